@@ -1,0 +1,2 @@
+//! (filled by the next commits)
+fn main() {}
