@@ -1,2 +1,94 @@
-//! (filled by the next commits)
-fn main() {}
+//! `cargo xtask`: every check, QEMU run and build of the workspace, each one command.
+
+mod apt;
+mod arch;
+mod image;
+mod sysroot;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use arch::Arch;
+use clap::{Parser, Subcommand};
+use image::Image;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Checks, QEMU runs and builds of smpcall"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Prints what builds each bare-metal target, fetching what is missing
+    Toolchain,
+    /// Builds the kernel image, or an example of smpcall-metal; prints the ELF file's path
+    BuildKernel {
+        /// The architecture
+        #[arg(long)]
+        arch: Arch,
+        /// An example of smpcall-metal instead of the kernel
+        #[arg(long)]
+        example: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one task; the exit code is 0 fine, 1 a check failed, 2 usage.
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Toolchain => {
+            for arch in Arch::ALL {
+                let toolchain = sysroot::Toolchain::find(arch)?;
+                println!(
+                    "{}: {}: {}",
+                    arch.name(),
+                    arch.target(),
+                    toolchain.describe()
+                );
+            }
+        }
+        Task::BuildKernel { arch, example } => {
+            let image = example.as_deref().map_or(Image::Kernel, Image::Example);
+            println!("{}", image::build(arch, image)?.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The workspace's folder.
+pub(crate) fn workspace_root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// The cargo that runs this task.
+pub(crate) fn cargo_program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Finds a program in `PATH`.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}

@@ -1,0 +1,43 @@
+//! Builds the kernel image, or an example of `smpcall-metal`, for one architecture.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+
+use crate::arch::Arch;
+use crate::sysroot::Toolchain;
+
+/// What is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Image<'a> {
+    /// `smpcall-kernel`, which runs the suites.
+    Kernel,
+    /// An example of `smpcall-metal`.
+    Example(&'a str),
+}
+
+/// Builds it and returns the path of the ELF file.
+pub(crate) fn build(arch: Arch, image: Image<'_>) -> Result<PathBuf> {
+    let toolchain = Toolchain::find(arch)?;
+    let mut cargo = toolchain.cargo(arch, "build");
+    let (package, file) = match image {
+        Image::Kernel => ("smpcall-kernel", "smpcall-kernel".to_owned()),
+        Image::Example(name) => {
+            cargo.args(["--example", name]);
+            ("smpcall-metal", format!("examples/{name}"))
+        }
+    };
+    cargo.args(["--package", package]);
+    // Standard output carries reports.
+    cargo.stdout(std::io::stderr());
+    ensure!(
+        cargo.status()?.success(),
+        "{package} does not build for {}",
+        arch.name()
+    );
+    Ok(arch
+        .target_dir()
+        .join(arch.target())
+        .join("metal")
+        .join(file))
+}
