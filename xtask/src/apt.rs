@@ -50,20 +50,24 @@ pub(crate) fn lock(name: &str) -> Result<File> {
 /// Returns the bundle's folder, fetching it if it is not there yet.
 pub(crate) fn fetch(bundle: Bundle) -> Result<PathBuf> {
     let home = tools_dir().join(bundle.name);
-    if home.is_dir() {
+    // The folder is complete if it lists what it was made from, and current if that is the same.
+    let packages = bundle.packages.join(" ");
+    let list = home.join("packages");
+    let present = || fs::read_to_string(&list).is_ok_and(|listed| listed == packages);
+    if present() {
         return Ok(home);
     }
     let _lock = lock(bundle.name)?;
-    if home.is_dir() {
+    if present() {
         return Ok(home);
     }
-    eprintln!(
-        "xtask: fetching {} into {}",
-        bundle.packages.join(" "),
-        home.display()
-    );
+    eprintln!("xtask: fetching {packages} into {}", home.display());
     let work = tools_dir().join(format!("{}.partial", bundle.name));
-    let _ = fs::remove_dir_all(&work);
+    for stale in [&work, &home] {
+        if stale.exists() {
+            fs::remove_dir_all(stale)?;
+        }
+    }
     let unpacked = work.join("root");
     fs::create_dir_all(&unpacked)?;
     for archive in download(bundle, &work.join("apt"))? {
@@ -72,6 +76,7 @@ pub(crate) fn fetch(bundle: Bundle) -> Result<PathBuf> {
             .arg(&archive)
             .arg(&unpacked))?;
     }
+    fs::write(unpacked.join("packages"), &packages)?;
     fs::rename(&unpacked, &home)?;
     fs::remove_dir_all(&work)?;
     Ok(home)
@@ -84,13 +89,12 @@ pub(crate) fn wrapper(
     home: &Path,
     program: &str,
     variables: &[(&str, &Path)],
-    arguments: &[&str],
+    arguments: &[String],
 ) -> Result<PathBuf> {
     let script_path = home.join("bin").join(program);
-    let mut script = format!(
-        "#!/bin/sh\nLD_LIBRARY_PATH='{}'",
-        library_dirs(home)?.join(":")
-    );
+    let libraries = library_dirs(home);
+    let libraries: Vec<_> = libraries.iter().map(|dir| dir.to_string_lossy()).collect();
+    let mut script = format!("#!/bin/sh\nLD_LIBRARY_PATH='{}'", libraries.join(":"));
     script.push_str("${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\nexport LD_LIBRARY_PATH\n");
     for (name, value) in variables {
         script.push_str(&format!("export {name}='{}'\n", value.display()));
@@ -116,20 +120,11 @@ pub(crate) fn wrapper(
     Ok(script_path)
 }
 
-/// The library folders of an unpacked bundle: `usr/lib`, its multi-arch folder, and theirs below.
-fn library_dirs(home: &Path) -> Result<Vec<String>> {
-    let mut dirs = Vec::new();
-    for base in ["usr/lib", "lib"] {
-        let base = home.join(base);
-        for entry in fs::read_dir(&base).into_iter().flatten() {
-            let path = entry?.path();
-            if path.is_dir() && path.to_string_lossy().ends_with("-linux-gnu") {
-                dirs.push(path.display().to_string());
-            }
-        }
-    }
-    dirs.sort();
-    Ok(dirs)
+/// The library folders of an unpacked bundle for this computer's processor.
+pub(crate) fn library_dirs(home: &Path) -> Vec<PathBuf> {
+    let multiarch = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let dirs = ["usr/lib", "lib"].map(|base| home.join(base).join(&multiarch));
+    dirs.into_iter().filter(|dir| dir.is_dir()).collect()
 }
 
 /// Runs a command to its end with its output captured; the error has what it said.

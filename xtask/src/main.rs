@@ -3,6 +3,7 @@
 mod apt;
 mod arch;
 mod image;
+mod qemu_pkg;
 mod sysroot;
 
 use std::ffi::OsString;
@@ -57,12 +58,14 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Toolchain => {
             for arch in Arch::ALL {
                 let toolchain = sysroot::Toolchain::find(arch)?;
+                let emulator = qemu_pkg::find(arch)?;
                 println!(
                     "{}: {}: {}",
                     arch.name(),
                     arch.target(),
                     toolchain.describe()
                 );
+                println!("{}: {}", arch.name(), emulator.display());
             }
         }
         Task::BuildKernel { arch, example } => {
