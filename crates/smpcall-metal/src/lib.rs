@@ -9,6 +9,7 @@ mod arch;
 #[cfg(not(target_arch = "x86_64"))]
 #[expect(dead_code, reason = "each port asks the device tree some of the questions")]
 mod fdt;
+pub mod raw;
 
 /// How many logical CPUs one image supports.
 pub const MAX_CPUS: usize = 512;
