@@ -31,6 +31,8 @@ pub struct Boot {
 pub enum StartError {
     /// No CPU has this logical id.
     NoSuchCpu,
+    /// The CPU has not stopped since it was started.
+    AlreadyRunning,
     /// The firmware refused, with its own code.
     Firmware(i64),
 }
