@@ -85,6 +85,19 @@ impl<'a> Tree<'a> {
         find(self.fdt.root(), names, 0).map(|node| Device { node })
     }
 
+    /// The console: what `stdout-path` of `/chosen` names, by its path or by an alias.
+    pub(crate) fn stdout(self) -> Option<Device<'a>> {
+        let name = text(self.fdt.find_node("/chosen")?, "stdout-path")?;
+        let name = name.split(':').next().unwrap_or(name);
+        let alias = || text(self.fdt.find_node("/aliases")?, name);
+        let path = if name.starts_with('/') {
+            name
+        } else {
+            alias()?
+        };
+        self.fdt.find_node(path).map(|node| Device { node })
+    }
+
     /// Whether `/psci` wants HVC or SMC; `None` if there is no PSCI.
     pub(crate) fn psci_method(self) -> Option<PsciMethod> {
         match text(self.fdt.find_node("/psci")?, "method")? {

@@ -57,7 +57,14 @@ fn machine() -> Vec<u8> {
     let mut root = node("", &[wide, ("#size-cells", cells(&[2]))]);
     root.add_child(node(
         "chosen",
-        &[("bootargs", strings(&["nosmp suite=bench"]))],
+        &[
+            ("bootargs", strings(&["nosmp suite=bench"])),
+            ("stdout-path", strings(&["serial0:115200n8"])),
+        ],
+    ));
+    root.add_child(node(
+        "aliases",
+        &[("serial0", strings(&["/soc/intc@8000000"]))],
     ));
     root.add_child(node("psci", &[("method", strings(&["hvc"]))]));
     root.add_child(cpus);
@@ -75,6 +82,8 @@ fn a_machine_answers_every_question() {
     assert_eq!(tree.bootargs(), "nosmp suite=bench");
     assert_eq!(tree.psci_method(), Some(PsciMethod::Hvc));
     assert_eq!(tree.timebase_frequency(), Some(10_000_000));
+    let stdout = tree.stdout().expect("an alias that leads somewhere");
+    assert!(stdout.is_compatible("arm,gic-v3"));
     let cpu = |reg, enabled| Cpu { reg, enabled };
     let cpus: Vec<Cpu> = tree.cpus().collect();
     assert_eq!(cpus, [cpu(0x101, true), cpu(0, true), cpu(2, false)]);

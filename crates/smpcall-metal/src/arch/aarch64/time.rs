@@ -1,0 +1,111 @@
+//! The virtual counter and its timer; and a counter of instructions for the benches.
+//!
+//! The counter runs at CNTFRQ_EL0, the same on all CPUs. QEMU's `max` CPU has 1 GHz, so under
+//! `-icount shift=0` a tick is an instruction; older models have 62.5 MHz, for which the cycle
+//! counter of the PMU, which QEMU runs at 1 GHz, is the finer clock.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use aarch64_cpu::registers::{
+    CNTFRQ_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0, ID_AA64DFR0_EL1, Readable as _,
+    Writeable as _,
+};
+
+use super::boot;
+
+/// The virtual timer's interrupt, PPI 11 in the device tree's numbers, the same on every machine
+/// that follows Arm's base system architecture.
+pub(super) const PPI: u32 = 27;
+
+/// Nanoseconds a tick, times 2^32.
+static NS_PER_TICK: AtomicU64 = AtomicU64::new(0);
+/// Whether there is a PMU.
+static HAS_PMU: AtomicBool = AtomicBool::new(false);
+
+/// Once, on the boot CPU.
+pub(super) fn init() {
+    let frequency = CNTFRQ_EL0.get();
+    if frequency == 0 {
+        boot::fail("the firmware did not set CNTFRQ_EL0");
+    }
+    // PMUVer: 0 is no PMU, 15 is one that the architecture does not describe.
+    let version = ID_AA64DFR0_EL1.get() >> 8 & 0xf;
+    // ORDERING: Relaxed - no other CPU runs yet; also for the next.
+    NS_PER_TICK.store((1_000_000_000 << 32) / frequency, Ordering::Relaxed);
+    HAS_PMU.store(version != 0 && version != 0xf, Ordering::Relaxed);
+}
+
+/// On each CPU that starts: timer off, cycle counter on.
+pub(super) fn init_cpu() {
+    interrupt_after(0);
+    if has_pmu() {
+        // SAFETY: 1. the PMU exists; 2. its registers affect nothing but its counters: count cycles
+        // at EL1, all 64 bits (PMCR_EL0.LC), counter 31 on, enabled (PMCR_EL0.E).
+        unsafe {
+            core::arch::asm!(
+                "msr pmccfiltr_el0, xzr",
+                "msr pmcntenset_el0, {cycles}",
+                "msr pmcr_el0, {control}",
+                "isb",
+                cycles = in(reg) 1_u64 << 31,
+                control = in(reg) 1_u64 | 1 << 6,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+    }
+}
+
+/// Ticks of the virtual counter.
+#[inline(always)]
+pub(crate) fn cycles() -> u64 {
+    CNTVCT_EL0.get()
+}
+
+/// Nanoseconds since the counter's start.
+#[inline]
+pub(crate) fn now_ns() -> u64 {
+    // ORDERING: Relaxed - written once at boot, before any other CPU runs.
+    let scale = NS_PER_TICK.load(Ordering::Relaxed);
+    (u128::from(cycles()) * u128::from(scale) >> 32) as u64
+}
+
+/// This CPU's cycle counter, which counts the guest's instructions under `-icount shift=0`.
+#[inline(always)]
+pub(crate) fn instructions() -> u64 {
+    if !has_pmu() {
+        return cycles();
+    }
+    let count: u64;
+    // SAFETY: the PMU exists.
+    unsafe {
+        core::arch::asm!(
+            "mrs {}, pmccntr_el0",
+            out(reg) count,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    count
+}
+
+/// Arms this CPU's timer for one interrupt in `cycles` ticks; 0 disarms it.
+#[inline]
+pub(crate) fn interrupt_after(cycles: u64) {
+    if cycles == 0 {
+        CNTV_CTL_EL0.set(0);
+        return;
+    }
+    CNTV_CVAL_EL0.set(self::cycles() + cycles);
+    CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::SET);
+}
+
+/// The timer's interrupt. The line stays high until the timer is off.
+pub(super) fn on_interrupt(pc: u64) {
+    interrupt_after(0);
+    crate::__smpcall_timer(pc);
+}
+
+#[inline(always)]
+fn has_pmu() -> bool {
+    // ORDERING: Relaxed - written once at boot, before any other CPU runs.
+    HAS_PMU.load(Ordering::Relaxed)
+}
