@@ -1,1 +1,63 @@
-//! (filled by the next commits)
+//! Run a function on another CPU.
+//!
+//! This crate is Linux's `kernel/smp.c` rebuilt as a library: calls to one CPU, to any of a set, to
+//! many, to all, or to those that match a predicate; waited for or posted; while CPUs come and go.
+//! It has no dependencies and no allocator. A system implements [`Platform`] and gets an [`Smp`];
+//! `smpcall-hosted` does it for Linux threads and `smpcall-metal` for bare processors.
+//!
+//! ```text
+//!   sender                                     target
+//!   ──────                                     ──────
+//!   publish:  mailbox line   (waited, one) ──▶ drain, in handler context:
+//!             waited queue   (waited, one)       waited calls, then posted ones
+//!             request bit    (waited, many)
+//!             posted queue   (posted)
+//!   ring:     the doorbell word           ──▶ kicked only if it was quiet,
+//!                                             woken only if it slept
+//!   wait:     if and only if published    ◀── done: the line, the record, the pending bit
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `smp.rs` | the instance; waiting |
+//! | `call.rs`, `post.rs`, `many.rs` | the send side |
+//! | `interrupt.rs` | the receive side and the idle loop |
+//! | `hotplug.rs`, `params.rs` | CPUs come and go; boot parameters |
+//! | `bell.rs`, `mailbox.rs`, `queue.rs`, `record.rs`, `csd.rs`, `pool.rs`, `broadcast.rs` | the protocol's parts, each with its state diagram |
+//! | `area.rs`, `job.rs`, `guard.rs`, `cpu.rs`, `error.rs`, `platform.rs`, `sync.rs` | what they are made of |
+//!
+//! The ordering edges (E1 and on) that the parts' comments name are listed in `docs/protocol.md`.
+#![cfg_attr(not(test), no_std)]
+
+mod area;
+mod bell;
+mod broadcast;
+mod call;
+mod cpu;
+mod csd;
+mod error;
+mod guard;
+mod hotplug;
+mod interrupt;
+mod job;
+mod mailbox;
+mod many;
+mod params;
+mod platform;
+mod pool;
+mod post;
+mod queue;
+mod record;
+mod smp;
+mod stall;
+mod sync;
+
+pub use cpu::{CpuId, CpuIter, CpuMask, ListFault, ParseListError};
+pub use csd::Csd;
+pub use error::{CallError, HotplugError, Refused, StartError};
+pub use guard::IrqsOff;
+pub use hotplug::{CpuCallbacks, CpuState};
+pub use many::PostManyError;
+pub use params::{BadParam, BootParams, Reason};
+pub use platform::{Platform, Report, Stall, StallCause};
+pub use smp::Smp;

@@ -1,0 +1,142 @@
+//! What one CPU has: its doorbell, queues, mailboxes, request bits, broadcast record and room.
+//!
+//! Laid out by who writes what. A sender to a polling target touches the doorbell's line (which
+//! nobody writes then) and one mailbox; everything else is for the general path.
+
+use crate::bell::Bell;
+use crate::broadcast::{Broadcast, Requests};
+use crate::mailbox::Mailbox;
+use crate::pool::Pool;
+use crate::queue::Queue;
+use crate::sync::{AtomicU32, CacheLine, Ordering, loom_const_fn};
+
+/// How many mailbox lines a CPU has; source s uses line s modulo this.
+pub(crate) const MAILBOXES: usize = 4;
+
+/// The queues.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    /// Waited calls.
+    pub(crate) waited: Queue,
+    /// Posted calls.
+    pub(crate) posted: Queue,
+    /// Calls that may sleep.
+    pub(crate) sleeping: Queue,
+}
+
+/// What only the CPU itself writes, from its task context and its handlers.
+///
+/// The words are atomics because reports read them from elsewhere; they order nothing.
+#[derive(Debug)]
+pub(crate) struct Local {
+    in_handler: AtomicU32,
+    polling: AtomicU32,
+    mailing: AtomicU32,
+    misses: AtomicU32,
+}
+
+impl Local {
+    /// Is a called function running on this CPU?
+    #[inline]
+    pub(crate) fn in_handler(&self) -> bool {
+        // ORDERING: Relaxed — the CPU's own word.
+        self.in_handler.load(Ordering::Relaxed) != 0
+    }
+
+    /// Enters or leaves handler context; answers what was before.
+    #[inline]
+    pub(crate) fn set_in_handler(&self, now: bool) -> bool {
+        let before = self.in_handler();
+        // ORDERING: Relaxed — the CPU's own word.
+        self.in_handler.store(u32::from(now), Ordering::Relaxed);
+        before
+    }
+
+    /// Is the CPU's idle loop polling?
+    #[inline]
+    pub(crate) fn is_polling(&self) -> bool {
+        // ORDERING: Relaxed — the CPU's own word.
+        self.polling.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says whether the idle loop polls.
+    pub(crate) fn set_polling(&self, now: bool) {
+        // ORDERING: Relaxed — the CPU's own word.
+        self.polling.store(u32::from(now), Ordering::Relaxed);
+    }
+
+    /// Marks the target whose mailbox the task context is using; 0 is none, else the id plus one.
+    ///
+    /// A request to let the mailbox go runs in a handler on this same CPU (E20), so program
+    /// order is all that is needed.
+    #[inline]
+    pub(crate) fn set_mailing(&self, target_plus_one: u32) {
+        // ORDERING: Relaxed — read on this CPU only (E20).
+        self.mailing.store(target_plus_one, Ordering::Relaxed);
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    }
+
+    /// The mark.
+    pub(crate) fn mailing(&self) -> u32 {
+        // ORDERING: Relaxed — written on this CPU only (E20).
+        self.mailing.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call that found its mailbox owned by another source.
+    pub(crate) fn count_miss(&self) -> u32 {
+        // ORDERING: Relaxed — the CPU's own counter.
+        let misses = self.misses.load(Ordering::Relaxed).wrapping_add(1);
+        // ORDERING: Relaxed — the CPU's own counter.
+        self.misses.store(misses, Ordering::Relaxed);
+        misses
+    }
+}
+
+/// All of one CPU.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Area<const W: usize, const D: usize> {
+    pub(crate) bell: CacheLine<Bell>,
+    pub(crate) mail: [Mailbox; MAILBOXES],
+    pub(crate) queues: CacheLine<Queues>,
+    pub(crate) local: CacheLine<Local>,
+    pub(crate) requests: Requests<W>,
+    pub(crate) broadcast: Broadcast<W>,
+    pub(crate) pool: Pool<D>,
+}
+
+// SAFETY: every part is shared under its own protocol; the raw pointers in queue nodes and
+// broadcast records are to things that the send side demands to be `Send` or `Sync`.
+unsafe impl<const W: usize, const D: usize> Sync for Area<W, D> {}
+// SAFETY: as above; an area that can be moved is closed and empty (`Smp::init`).
+unsafe impl<const W: usize, const D: usize> Send for Area<W, D> {}
+
+impl<const W: usize, const D: usize> Area<W, D> {
+    loom_const_fn! {
+        /// A closed, empty area.
+        pub(crate) fn new() -> Self {
+            #[cfg(not(loom))]
+            let mail = [const { Mailbox::new() }; MAILBOXES];
+            #[cfg(loom)]
+            let mail = core::array::from_fn(|_| Mailbox::new());
+            Self {
+                bell: CacheLine(Bell::new()),
+                mail,
+                queues: CacheLine(Queues {
+                    waited: Queue::new(),
+                    posted: Queue::new(),
+                    sleeping: Queue::new(),
+                }),
+                local: CacheLine(Local {
+                    in_handler: AtomicU32::new(0),
+                    polling: AtomicU32::new(0),
+                    mailing: AtomicU32::new(0),
+                    misses: AtomicU32::new(0),
+                }),
+                requests: Requests::new(),
+                broadcast: Broadcast::new(),
+                pool: Pool::new(),
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The doorbell: one word per CPU that says how it hears of work.
+//!
+//! Work is published first, in a mailbox, a queue or a request bitmap; then the sender rings. One
+//! word answers every question a sender has: is the CPU there, does it look by itself, must it be
+//! interrupted or woken, or has somebody rung already. So an IPI is sent only on the way from
+//! *nothing pending* to *something pending*, whatever lane the work is in.
+//!
+//! ```text
+//!              (1) open, owner              (2) ring, sender: Kick
+//!   CLOSED ───────────────────▶ QUIET ─────────────────────────────▶ RUNG
+//!     ▲                         ▲ │ ▲                                │ │ │
+//!     │ (7) close, owner        │ │ └───────── (3) take, owner ──────┘ │ │
+//!     │   from any state   (5)  │ │ (4) take, owner                    │ │
+//!     │               stop      │ ▼          (2) ring, sender: Heard   │ │
+//!     │               polling,  POLLING ──────────────────────────────▶┘ │
+//!     │               owner       │ (6) park, owner                      │
+//!     └────────────────────────   ▼          (2) ring, sender: Wake      │
+//!                               PARKED ─────────────────────────────────▶┘
+//! ```
+//!
+//! Only the owner leaves `RUNG`, and only senders enter it. A sender that filled a mailbox of a
+//! `POLLING` CPU need not ring at all: edge E8 is what makes that safe. Edges: E7, E8, E9, E11, E18.
+//! Neighbours: `mailbox`, `queue`, `broadcast` publish; `interrupt` takes.
+
+use crate::sync::{AtomicU32, Ordering, full_fence, loom_const_fn, ord};
+
+/// Offline: nothing is accepted. Zero, so that untouched storage is closed.
+pub(crate) const CLOSED: u32 = 0;
+/// Online and not looking: a kick is needed.
+pub(crate) const QUIET: u32 = 1;
+/// Somebody rang, and the owner has not looked since.
+pub(crate) const RUNG: u32 = 2;
+/// The owner looks at its mailboxes and at this word again and again.
+pub(crate) const POLLING: u32 = 3;
+/// The owner sleeps on this word (a futex on hosted).
+pub(crate) const PARKED: u32 = 4;
+
+/// What the sender has to do after it rang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ring {
+    /// Nothing: the CPU looks by itself, or somebody else kicked it.
+    Heard,
+    /// Interrupt it.
+    Kick,
+    /// Wake it: it sleeps on the word.
+    Wake,
+    /// It is offline: what was published may have to be taken back.
+    Closed,
+}
+
+/// The word.
+#[derive(Debug)]
+pub(crate) struct Bell(AtomicU32);
+
+impl Bell {
+    loom_const_fn! {
+        /// A closed bell.
+        pub(crate) fn new() -> Self {
+            Self(AtomicU32::new(CLOSED))
+        }
+    }
+
+    /// Sender, after it published: (2).
+    #[inline]
+    pub(crate) fn ring(&self) -> Ring {
+        // ORDERING: Relaxed — only a first guess for the compare-and-swap.
+        let mut seen = self.0.load(Ordering::Relaxed);
+        loop {
+            if seen == CLOSED {
+                seen = self.confirm_closed();
+                if seen == CLOSED {
+                    return Ring::Closed;
+                }
+            }
+            // ORDERING: Release — publishes what the sender queued; pairs with the Acquire in `take`
+            // and `close`. A ring on a rung bell must write too, or the owner could take
+            // the first ring and miss the second one's work (E7).
+            match self.0.compare_exchange_weak(
+                seen,
+                RUNG,
+                ord!("e7_ring_relaxed", Release),
+                Ordering::Relaxed,
+            ) {
+                Ok(QUIET) => return Ring::Kick,
+                Ok(PARKED) => return Ring::Wake,
+                Ok(_) => return Ring::Heard,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Sender that saw `CLOSED`: what the word says after a full fence.
+    #[cold]
+    fn confirm_closed(&self) -> u32 {
+        // Orders the publication before the look: an owner that opens after this look will see the
+        // publication in its first scan (E11).
+        full_fence!("e11_sender_fence");
+        // ORDERING: Acquire — what the owner ran before it closed has happened (E9).
+        self.0.load(ord!("e9_closed_relaxed", Acquire))
+    }
+
+    /// Sender that filled a mailbox without ringing and got no answer for a while: rings unless the
+    /// owner still polls, in which case it is bound to look at the mailbox again (E8).
+    pub(crate) fn ring_unless_polling(&self) -> Ring {
+        full_fence!("e8_sender_fence");
+        // ORDERING: Relaxed — the fence above orders the publication before this look (E8).
+        match self.0.load(Ordering::Relaxed) {
+            POLLING => Ring::Heard,
+            _ => self.ring(),
+        }
+    }
+
+    /// Does the owner look by itself? A hint until a fence confirms it.
+    #[inline]
+    pub(crate) fn looks_polling(&self) -> bool {
+        // ORDERING: Relaxed — a stale answer is corrected by E8 or costs one needless ring.
+        self.0.load(Ordering::Relaxed) == POLLING
+    }
+
+    /// Is the CPU offline? A hint: the refusal that counts comes from the closed queue or E11.
+    #[inline]
+    pub(crate) fn looks_closed(&self) -> bool {
+        // ORDERING: Relaxed — nothing has been published yet that would have to be ordered.
+        self.0.load(Ordering::Relaxed) == CLOSED
+    }
+
+    /// Owner: has somebody rung?
+    #[inline]
+    pub(crate) fn is_rung(&self) -> bool {
+        // ORDERING: Relaxed — `take` is what acquires (E7).
+        self.0.load(Ordering::Relaxed) == RUNG
+    }
+
+    /// Owner, before it drains: (3) and (4). `mode` is `QUIET` or `POLLING`.
+    #[inline]
+    pub(crate) fn take(&self, mode: u32) {
+        // ORDERING: Acquire — sees what every ringer so far has published (E7). A swap, so that a
+        // ring that comes later finds `mode` and kicks again.
+        self.0.swap(mode, ord!("e7_take_relaxed", Acquire));
+    }
+
+    /// Owner that polls and wants to do something else: (5), or (6) with `PARKED`. Answers whether
+    /// the word was still `POLLING`; otherwise somebody rang and the owner must drain. After a
+    /// `true` the owner looks at its mailboxes once more (E8).
+    pub(crate) fn stop_polling(&self, mode: u32) -> bool {
+        // ORDERING: Acquire on failure is left to the `take` that follows; the fence below orders
+        // this store before the owner's last look (E8).
+        let stopped = self
+            .0
+            .compare_exchange(POLLING, mode, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok();
+        full_fence!("e8_owner_fence");
+        stopped
+    }
+
+    /// Owner: (1). After it the owner scans everything once.
+    pub(crate) fn open(&self) {
+        // ORDERING: Relaxed — queues were opened by their own stores, and E16 publishes the area.
+        self.0.store(QUIET, Ordering::Relaxed);
+        // Orders the opening before the owner's scan; pairs with `confirm_closed` (E11).
+        full_fence!("e11_owner_fence");
+    }
+
+    /// Owner: (7). After it the owner drains everything one last time.
+    pub(crate) fn close(&self) {
+        // ORDERING: AcqRel — Acquire sees what every ringer so far has published (E7), Release
+        // publishes what has been run to those who find the bell closed (E9).
+        self.0.swap(CLOSED, ord!("e9_close_relaxed", AcqRel));
+    }
+
+    /// The word itself, for the platform's futex (E18).
+    #[cfg(not(loom))]
+    pub(crate) fn word(&self) -> &AtomicU32 {
+        &self.0
+    }
+
+    /// The state, for reports.
+    pub(crate) fn state(&self) -> u32 {
+        // ORDERING: Relaxed — a report shows a moment, it decides nothing.
+        self.0.load(Ordering::Relaxed)
+    }
+}

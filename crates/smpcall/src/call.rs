@@ -1,0 +1,406 @@
+//! The send side to one CPU, waited for.
+//!
+//! `call` moves the closure to the target and its result back. A source that owns a mailbox line of
+//! the target uses that line: no lock, no read-modify-write, one line there and back. Otherwise
+//! the closure waits in a record on this stack, in the target's queue. On the calling CPU itself it
+//! runs inline. The caller waits if and only if something was published, whether or not an IPI
+//! was needed.
+
+use core::ptr;
+
+use crate::area::{Area, MAILBOXES};
+use crate::cpu::{CpuId, CpuMask};
+use crate::csd::{Csd, CsdPanic};
+use crate::error::{CallError, Refused};
+use crate::guard::{IrqsOff, Pinned};
+use crate::job::{self, Job, Outcome};
+use crate::mailbox::Mailbox;
+use crate::platform::Platform;
+use crate::record::Record;
+use crate::smp::{Smp, Waiter};
+
+/// A source asks for a mailbox line after this many calls that found it owned by another.
+const MISSES_BEFORE_ASKING: u32 = 32;
+
+impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
+    /// Runs `f` on `cpu` and answers its result; everything it wrote is visible here.
+    ///
+    /// The closure may borrow this stack. It runs in handler context with interrupts off, so it must be
+    /// short and must not block or wait; on the calling CPU it runs inline under the same
+    /// conditions. If it panics (hosted), the panic continues here.
+    ///
+    /// Context: interrupts on, not inside a called function. Any thread.
+    ///
+    /// # Errors
+    /// Hands the closure back: `NoSuchCpu`, `Offline`, `InterruptsOff`, `InHandler`.
+    #[doc(alias = "smp_call_function_single")]
+    #[track_caller]
+    #[inline]
+    pub fn call<R, F>(&self, cpu: CpuId, f: F) -> Result<R, Refused<F>>
+    where
+        F: FnOnce() -> R + Send,
+        R: Send,
+    {
+        let _pinned = Pinned::new(&self.platform);
+        let me = self.platform.current_cpu();
+        if me == Some(cpu) {
+            return Ok(self.run_here(cpu, f));
+        }
+        if let Err(error) = self.may_wait(me) {
+            return Err(Refused::new(error, f));
+        }
+        let outcome = self.call_remote(self.waiter(me), cpu, f, || ())?;
+        Ok(self.unwrap(outcome))
+    }
+
+    /// As [`call`](Self::call) with interrupts off: while it waits, this CPU runs the calls that
+    /// others have sent to it, so that two CPUs that call each other this way both finish.
+    ///
+    /// The guard is borrowed mutably, so that no per-CPU data is borrowed through it meanwhile.
+    ///
+    /// # Errors
+    /// `NoSuchCpu`, `Offline`, `InHandler`, with the closure.
+    #[track_caller]
+    pub fn call_irqs_off<R, F>(
+        &self,
+        guard: &mut IrqsOff<'_, P>,
+        cpu: CpuId,
+        f: F,
+    ) -> Result<R, Refused<F>>
+    where
+        F: FnOnce() -> R + Send,
+        R: Send,
+    {
+        let me = self.platform.current_cpu();
+        if me == Some(cpu) {
+            return Ok(self.run_here(cpu, f));
+        }
+        if me.is_some_and(|me| self.own(me).local.in_handler()) {
+            return Err(Refused::new(CallError::InHandler, f));
+        }
+        debug_assert!(
+            guard.is_of(&self.platform),
+            "the guard of this instance's platform"
+        );
+        let waiter = Waiter {
+            serve: me,
+            ..self.waiter(me)
+        };
+        let outcome = self.call_remote(waiter, cpu, f, || ())?;
+        Ok(self.unwrap(outcome))
+    }
+
+    /// Runs `f` on one CPU of `cpus`: this one if it is in the mask, else the nearest online
+    /// one, by memory node. Answers which, and the result.
+    ///
+    /// # Errors
+    /// `EmptyMask` if no CPU of the mask is online; otherwise as [`call`](Self::call).
+    #[doc(alias = "smp_call_function_any")]
+    #[track_caller]
+    #[inline]
+    pub fn call_any<R, F>(&self, cpus: &CpuMask<W>, f: F) -> Result<(CpuId, R), Refused<F>>
+    where
+        F: FnOnce() -> R + Send,
+        R: Send,
+    {
+        let _pinned = Pinned::new(&self.platform);
+        let me = self.platform.current_cpu();
+        if let Some(me) = me.filter(|&me| cpus.contains(me)) {
+            return Ok((me, self.run_here(me, f)));
+        }
+        if let Err(error) = self.may_wait(me) {
+            return Err(Refused::new(error, f));
+        }
+        let waiter = self.waiter(me);
+        let mut candidates = cpus.and(&self.online.load());
+        let mut f = f;
+        // A CPU that leaves between the choice and the call is taken out, and the next one asked.
+        while let Some(cpu) = self.nearest(me, &candidates) {
+            match self.call_remote(waiter, cpu, f, || ()) {
+                Ok(outcome) => return Ok((cpu, self.unwrap(outcome))),
+                Err(refused) => f = refused.closure,
+            }
+            candidates.remove(cpu);
+        }
+        Err(Refused::new(CallError::EmptyMask, f))
+    }
+
+    /// The candidate on the caller's node, else the first.
+    pub(crate) fn nearest(&self, me: Option<CpuId>, candidates: &CpuMask<W>) -> Option<CpuId> {
+        let node = me.map(|me| self.platform.node_of(me));
+        candidates
+            .iter()
+            .find(|&cpu| Some(self.platform.node_of(cpu)) == node)
+            .or_else(|| candidates.first())
+    }
+
+    /// Runs a descriptor's function on `cpu` and waits for it.
+    ///
+    /// A descriptor that is still queued from an earlier post is waited for first. On the calling
+    /// CPU the function runs inline and the descriptor is not used.
+    ///
+    /// # Errors
+    /// `NoSuchCpu`, `Offline`, `InterruptsOff`, `InHandler`.
+    #[doc(alias = "__smp_call_function_single")]
+    #[track_caller]
+    pub fn call_csd<F: Fn() + Sync>(&self, cpu: CpuId, csd: &Csd<F>) -> Result<(), CallError> {
+        let _pinned = Pinned::new(&self.platform);
+        let me = self.platform.current_cpu();
+        if me == Some(cpu) {
+            self.run_here(cpu, csd.function());
+            return Ok(());
+        }
+        self.may_wait(me)?;
+        let waiter = self.waiter(me);
+        let area = self.area(cpu).ok_or_else(|| self.refusal(cpu))?;
+        self.wait_until(waiter, cpu, || csd.try_lock());
+        let panicked = CsdPanic::<P>::new();
+        // SAFETY: 1 — locked just now, and waited for below; 2 — the queue is this instance's.
+        if unsafe { csd.push_call(&area.queues.waited, &panicked) }.is_err() {
+            csd.unlock();
+            return Err(self.refusal(cpu));
+        }
+        self.ring(cpu, area);
+        self.wait_until(waiter, cpu, || csd.is_done());
+        panicked
+            .take()
+            .map_or(Ok(()), |panic| self.platform.resume(panic))
+    }
+
+    /// Runs `f` on this CPU as a called function runs: interrupts off, handler context.
+    #[inline]
+    pub(crate) fn run_here<R>(&self, me: CpuId, f: impl FnOnce() -> R) -> R {
+        let outcome = self.catch_here(me, f);
+        self.unwrap(outcome)
+    }
+
+    /// As [`Self::run_here`], with the panic for the caller to keep.
+    #[inline]
+    pub(crate) fn catch_here<R>(&self, me: CpuId, f: impl FnOnce() -> R) -> Outcome<P, R> {
+        let were_on = self.platform.irqs_save();
+        let local = &self.own(me).local;
+        let before = local.set_in_handler(true);
+        let outcome = self.platform.catch(f);
+        local.set_in_handler(before);
+        self.platform.irqs_restore(were_on);
+        outcome
+    }
+
+    /// The result, or the panic continued here.
+    #[inline]
+    pub(crate) fn unwrap<R>(&self, outcome: Outcome<P, R>) -> R {
+        outcome.unwrap_or_else(|panic| self.platform.resume(panic))
+    }
+
+    /// Runs `f` on another CPU, `meanwhile` here, and waits. `meanwhile` must not panic.
+    #[inline]
+    pub(crate) fn call_remote<R, F>(
+        &self,
+        waiter: Waiter,
+        cpu: CpuId,
+        f: F,
+        meanwhile: impl FnOnce(),
+    ) -> Result<Outcome<P, R>, Refused<F>>
+    where
+        F: FnOnce() -> R + Send,
+        R: Send,
+    {
+        let area = match self.area(cpu) {
+            Some(area) if !area.bell.looks_closed() => area,
+            _ => return Err(Refused::new(self.refusal(cpu), f)),
+        };
+        if let Some(me) = waiter.me {
+            let mailbox = &area.mail[me.index() % MAILBOXES];
+            if mailbox.is_owned_by(me.get()) || mailbox.try_own(me.get()) {
+                return self.call_by_mailbox(waiter, me, cpu, area, mailbox, f, meanwhile);
+            }
+            self.count_miss(me, cpu, mailbox);
+        }
+        self.call_by_record(waiter, cpu, area, f, meanwhile)
+    }
+
+    /// The fast path: the source owns the line.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one inlined step of `call_remote`"
+    )]
+    #[inline]
+    fn call_by_mailbox<R, F>(
+        &self,
+        waiter: Waiter,
+        me: CpuId,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        mailbox: &Mailbox,
+        f: F,
+        meanwhile: impl FnOnce(),
+    ) -> Result<Outcome<P, R>, Refused<F>>
+    where
+        F: FnOnce() -> R + Send,
+        R: Send,
+    {
+        self.own(me).local.set_mailing(cpu.get() + 1);
+        let run = job::mail_fn::<P, F, R>();
+        let mut job = Job::<F, Outcome<P, R>>::new(f);
+        // Raw, because the target uses the job through it when it does not fit the line.
+        let job = &raw mut job;
+        let in_line = job::in_line::<F, Outcome<P, R>>();
+        // SAFETY: 1 — ours, idle after our last wait, and marked as in use; 2 — the job or its
+        // address is what `run` expects, and we wait below before the job's scope ends.
+        unsafe {
+            mailbox.publish(run, |payload| {
+                if in_line {
+                    ptr::copy_nonoverlapping(job, payload.cast(), 1);
+                } else {
+                    payload.cast::<*mut Job<F, Outcome<P, R>>>().write(job);
+                }
+            });
+        }
+        let refused = (!area.bell.looks_polling() && !self.ring(cpu, area))
+            .then(|| mailbox.retract(run))
+            .unwrap_or(false);
+        let refused = refused || {
+            meanwhile();
+            self.wait_for_mail(waiter, cpu, area, mailbox, run)
+        };
+        let job = if in_line {
+            mailbox.payload(|payload| payload.cast())
+        } else {
+            job
+        };
+        self.own(me).local.set_mailing(0);
+        if refused {
+            // SAFETY: 1 — retracted: the closure is still in the job.
+            return Err(Refused::new(self.refusal(cpu), unsafe {
+                Job::take_closure(job)
+            }));
+        }
+        // SAFETY: 1 — done: the outcome is in the job.
+        Ok(unsafe { Job::take_outcome(job) })
+    }
+
+    /// Waits for a mailbox; `true` when the target was found offline and the call taken back.
+    #[inline]
+    fn wait_for_mail(
+        &self,
+        waiter: Waiter,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        mailbox: &Mailbox,
+        run: crate::mailbox::MailFn,
+    ) -> bool {
+        let mut spins = 0;
+        while !mailbox.is_done() {
+            if spins == P::GRACE_SPINS {
+                return self.wait_longer_for_mail(waiter, cpu, area, mailbox, run);
+            }
+            self.turn(waiter, spins);
+            spins += 1;
+        }
+        false
+    }
+
+    /// After the grace: makes sure that the target looks (E8), then waits.
+    #[cold]
+    fn wait_longer_for_mail(
+        &self,
+        waiter: Waiter,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        mailbox: &Mailbox,
+        run: crate::mailbox::MailFn,
+    ) -> bool {
+        if !self.act(cpu, area.bell.ring_unless_polling()) && mailbox.retract(run) {
+            return true;
+        }
+        self.wait_until(waiter, cpu, || mailbox.is_done());
+        false
+    }
+
+    /// The general path: a record on this stack, in the target's queue.
+    fn call_by_record<R, F>(
+        &self,
+        waiter: Waiter,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        f: F,
+        meanwhile: impl FnOnce(),
+    ) -> Result<Outcome<P, R>, Refused<F>>
+    where
+        F: FnOnce() -> R + Send,
+        R: Send,
+    {
+        let record = Record::<F, Outcome<P, R>>::new(f);
+        // SAFETY: 1 — new, and waited for below before it leaves; 2 — this instance's queue.
+        if unsafe { record.push::<P, R>(&area.queues.waited) }.is_err() {
+            // SAFETY: 1 — refused.
+            return Err(Refused::new(self.refusal(cpu), unsafe {
+                record.into_closure()
+            }));
+        }
+        // A queue that closes after the push hands the record to the leaving CPU's last drain.
+        self.ring(cpu, area);
+        meanwhile();
+        self.wait_until(waiter, cpu, || record.is_done());
+        // SAFETY: 1 — done.
+        Ok(unsafe { record.into_outcome() })
+    }
+
+    /// Now and then asks the owner of a mailbox line that we want to let it go.
+    #[cold]
+    fn count_miss(&self, me: CpuId, target: CpuId, mailbox: &Mailbox) {
+        if self.own(me).local.count_miss() % MISSES_BEFORE_ASKING != 0 {
+            return;
+        }
+        let Some(owner) = mailbox.owner().map(CpuId::new) else {
+            return;
+        };
+        let smp = SendPtr(ptr::from_ref(self));
+        // SAFETY: the closure runs on an online CPU of this instance, so the instance is alive then.
+        let ask = move || unsafe { smp.get().release_mailbox(owner, target) };
+        if let Some(area) = self.area(owner) {
+            // A full lane or an owner that left: the next miss asks again.
+            let _ = self.post_to(owner, area, ask);
+        }
+    }
+
+    /// On the owner, in a handler: lets its line of `target` go unless its task context is using it.
+    fn release_mailbox(&self, owner: CpuId, target: CpuId) {
+        let mailbox = &self.own(target).mail[owner.index() % MAILBOXES];
+        if self.own(owner).local.mailing() != target.get() + 1 && mailbox.is_owned_by(owner.get()) {
+            mailbox.disown();
+        }
+    }
+
+    /// Lets every line go that a leaving CPU owns.
+    pub(crate) fn release_all_mailboxes(&self, owner: CpuId) {
+        self.possible
+            .load()
+            .iter()
+            .for_each(|target| self.release_mailbox(owner, target));
+    }
+}
+
+/// The instance's address, for a closure that the library itself posts.
+struct SendPtr<T>(*const T);
+
+impl<T> Clone for SendPtr<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for SendPtr<T> {}
+
+// SAFETY: the instance is shared by all CPUs anyway.
+unsafe impl<T: Sync> Send for SendPtr<T> {}
+
+impl<T> SendPtr<T> {
+    /// The instance.
+    ///
+    /// # Safety
+    /// 1. It is alive and stays so for `'a`.
+    unsafe fn get<'a>(self) -> &'a T {
+        // SAFETY: 1.
+        unsafe { &*self.0 }
+    }
+}

@@ -1,0 +1,227 @@
+//! The receive side: what a CPU does when its IPI arrives, when it polls, and when it idles.
+//!
+//! A drain first takes the doorbell, so that whoever publishes later rings anew, then looks
+//! into every place that a sender may have used: waited calls before posted ones. Nothing runs
+//! under a lock: lists are detached, bits are swapped out, and each call is released as its
+//! record says. Posts that were there when the drain began run in it, so nothing starves.
+
+use crate::area::Area;
+use crate::bell;
+use crate::cpu::CpuId;
+use crate::platform::Platform;
+use crate::queue::Context;
+use crate::smp::Smp;
+
+impl<const W: usize, const D: usize> Area<W, D> {
+    /// Runs everything that is here for this CPU.
+    ///
+    /// # Safety
+    /// 1. This CPU owns the area, runs with interrupts off, and no other drain of it is running.
+    /// 2. `context` is this area's, `area_of` answers the area of a source.
+    #[inline]
+    pub(crate) unsafe fn drain<'a>(&self, context: Context, area_of: impl Fn(CpuId) -> &'a Self) {
+        self.bell.take(if self.local.is_polling() {
+            bell::POLLING
+        } else {
+            bell::QUIET
+        });
+        // SAFETY: 1, 2.
+        unsafe { self.serve_mail(context) };
+        // SAFETY: 1 of `Chain::run` — our queue, our context.
+        unsafe { self.queues.waited.take_all().run(context) };
+        // SAFETY: 1, 2.
+        unsafe { self.serve_requests(context, area_of) };
+        // SAFETY: 1 of `Chain::run` — our queue, our context.
+        unsafe { self.queues.posted.take_all().run(context) };
+    }
+
+    /// Runs the calls in the mailboxes.
+    ///
+    /// # Safety
+    /// As [`Self::drain`].
+    #[inline]
+    pub(crate) unsafe fn serve_mail(&self, context: Context) -> bool {
+        let mut served = false;
+        for mailbox in &self.mail {
+            // SAFETY: 1 of `serve` — our mailbox, our context.
+            served |= unsafe { mailbox.serve(context) };
+        }
+        served
+    }
+
+    /// Runs the broadcasts that were requested.
+    ///
+    /// # Safety
+    /// As [`Self::drain`].
+    #[inline]
+    unsafe fn serve_requests<'a>(&self, context: Context, area_of: impl Fn(CpuId) -> &'a Self) {
+        self.requests.take(|source| {
+            // SAFETY: 1 of `run` — the request was taken, so it is run this once, on its target.
+            unsafe { area_of(source).broadcast.run(context) };
+        });
+    }
+
+    /// What a CPU that closes or opens does: as a drain, but a call in a mailbox is claimed, for
+    /// its source may be taking it back (E10).
+    ///
+    /// # Safety
+    /// As [`Self::drain`].
+    pub(crate) unsafe fn drain_at_the_edge<'a>(
+        &self,
+        context: Context,
+        area_of: impl Fn(CpuId) -> &'a Self,
+    ) {
+        for mailbox in &self.mail {
+            // SAFETY: 1 of `claim_and_serve` — our mailbox, our context.
+            unsafe { mailbox.claim_and_serve(context) };
+        }
+        // SAFETY: 1, 2.
+        unsafe { self.serve_requests(context, area_of) };
+    }
+
+    /// Is anything here that a drain would run? A hint for idle loops.
+    #[inline]
+    pub(crate) fn looks_pending(&self) -> bool {
+        self.bell.is_rung() || self.mail.iter().any(|mailbox| mailbox.looks_called())
+    }
+}
+
+impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
+    /// Runs what other CPUs have asked of this one.
+    ///
+    /// A platform calls this from its IPI vector, after it acknowledged the interrupt (so that
+    /// one that arrives during the drain is not lost). Interrupts are off; the caller is an
+    /// online CPU. Calling it without cause is harmless.
+    #[doc(alias = "generic_smp_call_function_single_interrupt")]
+    #[inline]
+    pub fn handle_ipi(&self) {
+        if let Some(me) = self.platform().current_cpu() {
+            self.drain(me);
+        }
+    }
+
+    /// Drains the CPU's area in handler context. Interrupts are off.
+    #[inline]
+    pub(crate) fn drain(&self, me: CpuId) {
+        let area = self.own(me);
+        // A late IPI must not open the doorbell of a CPU that has left.
+        if area.bell.looks_closed() {
+            return;
+        }
+        let before = area.local.set_in_handler(true);
+        // A drain never nests: handler context is entered with interrupts off, and what runs there
+        // cannot wait.
+        if !before {
+            // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
+            unsafe { area.drain(self.context(me), |source| self.own(source)) };
+        }
+        area.local.set_in_handler(before);
+    }
+
+    /// A point at which this CPU takes calls: drains if somebody rang.
+    ///
+    /// For platforms whose calls do not interrupt, in long work. Answers whether it drained. Does
+    /// nothing on a thread that is no CPU, with interrupts off or inside a called function. One
+    /// load of a line that nobody writes when there is nothing to do.
+    #[inline]
+    pub fn poll(&self) -> bool {
+        let Some(me) = self.platform().current_cpu() else {
+            return false;
+        };
+        self.own(me).bell.is_rung() && self.poll_rung(me)
+    }
+
+    #[cold]
+    fn poll_rung(&self, me: CpuId) -> bool {
+        if self.own(me).local.in_handler() || !self.platform().irqs_enabled() {
+            return false;
+        }
+        let were_on = self.platform().irqs_save();
+        self.drain(me);
+        self.platform().irqs_restore(were_on);
+        true
+    }
+
+    /// Does this CPU have calls pending? For an idle loop, before it goes to deep sleep with
+    /// interrupts off. `false` on a thread that is no CPU.
+    #[doc(alias = "cpus_peek_for_pending_ipi")]
+    pub fn has_pending(&self) -> bool {
+        self.platform()
+            .current_cpu()
+            .is_some_and(|me| self.own(me).looks_pending())
+    }
+
+    /// Starts polling: from here on senders do not interrupt or wake this CPU, for it promises to
+    /// call [`idle_poll`](Self::idle_poll) again and again. Task context of an online CPU.
+    pub fn idle_enter(&self) {
+        let Some(me) = self.platform().current_cpu() else {
+            return;
+        };
+        self.own(me).local.set_polling(true);
+        self.drain_with_irqs_off(me);
+    }
+
+    /// One look, between [`idle_enter`](Self::idle_enter) and [`idle_exit`](Self::idle_exit).
+    /// Answers whether anything ran.
+    #[inline]
+    pub fn idle_poll(&self) -> bool {
+        let Some(me) = self.platform().current_cpu() else {
+            return false;
+        };
+        let area = self.own(me);
+        if area.bell.is_rung() {
+            self.drain_with_irqs_off(me);
+            return true;
+        }
+        if !area.mail.iter().any(|mailbox| mailbox.looks_called()) {
+            return false;
+        }
+        let were_on = self.platform().irqs_save();
+        area.local.set_in_handler(true);
+        // SAFETY: 1 — we are this CPU in its idle loop, interrupts are off, so no drain is
+        // running; 2 — our own context.
+        let served = unsafe { area.serve_mail(self.context(me)) };
+        area.local.set_in_handler(false);
+        self.platform().irqs_restore(were_on);
+        served
+    }
+
+    /// Stops polling: from here on senders interrupt. What came meanwhile is run.
+    pub fn idle_exit(&self) {
+        let Some(me) = self.platform().current_cpu() else {
+            return;
+        };
+        let area = self.own(me);
+        area.local.set_polling(false);
+        if !area.bell.stop_polling(bell::QUIET) || area.looks_pending() {
+            self.drain_with_irqs_off(me);
+        }
+    }
+
+    /// Goes from polling to sleep and back: `park(word, value)` must sleep while the doorbell
+    /// `word` still holds `value`, as a futex wait does, and may return early. What came is run.
+    #[cfg(not(loom))]
+    pub fn idle_park(&self, park: impl FnOnce(&core::sync::atomic::AtomicU32, u32)) {
+        let Some(me) = self.platform().current_cpu() else {
+            return;
+        };
+        let area = self.own(me);
+        if area.bell.stop_polling(bell::PARKED) && !area.looks_pending() {
+            park(area.bell.word(), bell::PARKED);
+        }
+        self.drain_with_irqs_off(me);
+    }
+
+    /// The doorbell word of a CPU, which a sender's [`Platform::wake`] has to wake; `None` for an
+    /// id beyond the instance's capacity.
+    #[cfg(not(loom))]
+    pub fn doorbell(&self, cpu: CpuId) -> Option<&core::sync::atomic::AtomicU32> {
+        Some(self.area(cpu)?.bell.word())
+    }
+
+    fn drain_with_irqs_off(&self, me: CpuId) {
+        let were_on = self.platform().irqs_save();
+        self.drain(me);
+        self.platform().irqs_restore(were_on);
+    }
+}

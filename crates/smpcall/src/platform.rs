@@ -1,0 +1,236 @@
+//! The seam: what a kernel or a program supplies.
+//!
+//! One trait, implemented once per system and generic everywhere else, so that a program may hold
+//! many instances (tests do) and a kernel one `static`. Each method says in which
+//! context it is called and what ordering it must give; `docs/porting.md` walks through a port.
+
+use core::fmt;
+
+use crate::cpu::CpuId;
+use crate::error::{CallError, StartError};
+
+/// A system on which calls run.
+///
+/// # Safety
+/// An implementation promises:
+/// 1. [`current_cpu`](Self::current_cpu) names the CPU that executes, no two threads of execution
+///    are the same CPU at once, and a caller that was told a CPU stays on it until the call
+///    into this library returns ([`preempt_disable`](Self::preempt_disable) is called for that).
+/// 2. Between [`irqs_save`](Self::irqs_save) and [`irqs_restore`](Self::irqs_restore) no handler
+///    that enters this library runs on this CPU.
+/// 3. [`catch`](Self::catch) runs the function exactly once, here, and lets no panic through.
+pub unsafe trait Platform: Sync + Sized + 'static {
+    /// What a caught panic carries; [`core::convert::Infallible`] where panics stop the machine.
+    type Panic: Send;
+
+    /// Must a waiting CPU serve its own calls by itself? `true` where calls do not interrupt
+    /// (threads); `false` where the IPI arrives while the CPU waits with interrupts on.
+    const WAITERS_SERVE: bool;
+
+    /// How many idle spins a waiter makes before it doubts that its target polls.
+    const GRACE_SPINS: u32 = 256;
+
+    /// The CPU that executes, or `None` for a thread that is no CPU.
+    ///
+    /// Any context. Called once per operation and inlined: keep it to a load.
+    fn current_cpu(&self) -> Option<CpuId>;
+
+    /// Keeps the caller on its CPU; nests. A kernel without a scheduler keeps the default.
+    #[inline]
+    fn preempt_disable(&self) {}
+
+    /// Undoes one [`preempt_disable`](Self::preempt_disable).
+    #[inline]
+    fn preempt_enable(&self) {}
+
+    /// Turns interrupts off on this CPU; answers whether they were on. Any context.
+    fn irqs_save(&self) -> bool;
+
+    /// Undoes [`irqs_save`](Self::irqs_save); with `false` they stay off.
+    fn irqs_restore(&self, were_on: bool);
+
+    /// Are interrupts on?
+    fn irqs_enabled(&self) -> bool;
+
+    /// Interrupts `cpu`: its IPI handler calls [`Smp::handle_ipi`](crate::Smp::handle_ipi).
+    ///
+    /// Interrupts on or off, from a handler as well; must not block. What the caller wrote before
+    /// must be visible to the handler (E19): the barrier that the interrupt controller needs
+    /// comes first.
+    #[doc(alias = "arch_send_call_function_single_ipi")]
+    fn send_ipi(&self, cpu: CpuId);
+
+    /// Interrupts every CPU in `cpus`, by multicast where the hardware has it. As [`send_ipi`](Self::send_ipi).
+    #[doc(alias = "arch_send_call_function_ipi_mask")]
+    #[inline]
+    fn send_ipi_mask<const W: usize>(&self, cpus: &crate::CpuMask<W>) {
+        cpus.iter().for_each(|cpu| self.send_ipi(cpu));
+    }
+
+    /// Wakes a CPU that sleeps in its platform's `park` on its doorbell word.
+    ///
+    /// As [`send_ipi`](Self::send_ipi), which is the default.
+    #[inline]
+    fn wake(&self, cpu: CpuId) {
+        self.send_ipi(cpu);
+    }
+
+    /// One turn of a wait: the CPU's relax instruction, or giving up the processor when `spins`,
+    /// the number of turns so far, says that it takes long.
+    fn relax(&self, spins: u32);
+
+    /// Nanoseconds of a clock that never goes back, for deadlines and reports.
+    fn now_ns(&self) -> u64;
+
+    /// The memory node of a CPU, for [`call_any`](crate::Smp::call_any).
+    #[doc(alias = "cpu_to_node")]
+    fn node_of(&self, cpu: CpuId) -> u32 {
+        let _ = cpu;
+        0
+    }
+
+    /// Starts a CPU that is offline: it must arrive at
+    /// [`Smp::online_this_cpu`](crate::Smp::online_this_cpu). Task context, interrupts on.
+    ///
+    /// # Errors
+    /// What the firmware or the operating system refused. A CPU that is accepted and then
+    /// never arrives is found by the core's deadline.
+    #[doc(alias = "__cpu_up")]
+    fn start_cpu(&self, cpu: CpuId) -> Result<(), StartError>;
+
+    /// Has a CPU that left ([`Smp::offline_this_cpu`](crate::Smp::offline_this_cpu)) come to rest,
+    /// so that it may be started again? Called in a bounded loop.
+    #[doc(alias = "__cpu_die")]
+    fn is_stopped(&self, cpu: CpuId) -> bool {
+        let _ = cpu;
+        true
+    }
+
+    /// How long a CPU may take to come online or to leave, in nanoseconds.
+    const HOTPLUG_TIMEOUT_NS: u64 = 5_000_000_000;
+
+    /// After how long a wait is reported, in nanoseconds; 0 never.
+    #[doc(alias = "csd_lock_timeout")]
+    const STALL_LIMIT_NS: u64 = 5_000_000_000;
+
+    /// Runs a called function and catches its panic.
+    ///
+    /// # Errors
+    /// The panic's payload.
+    fn catch<R>(&self, f: impl FnOnce() -> R) -> Result<R, Self::Panic>;
+
+    /// Continues a caught panic in the caller.
+    fn resume(&self, panic: Self::Panic) -> !;
+
+    /// Says something to the operator; any context, must not block for long and must not call back.
+    fn report(&self, report: Report<'_>);
+
+    /// A caught panic that reaches no caller: of a posted function, or one after the first.
+    fn report_panic(&self, cpu: CpuId, panic: Self::Panic);
+
+    /// Stops everything: a rule was broken that memory safety rests on.
+    fn fatal(&self, message: fmt::Arguments<'_>) -> !;
+}
+
+/// What the library tells the operator.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Report<'a> {
+    /// Bring-up is over.
+    BroughtUp {
+        /// How many CPUs are online.
+        online: usize,
+    },
+    /// A CPU did not come online and was rolled back.
+    FailedUp {
+        /// The CPU.
+        cpu: CpuId,
+        /// Why.
+        error: crate::HotplugError,
+    },
+    /// A wait takes long.
+    Stall(Stall<'a>),
+    /// A wait that was reported has ended.
+    Recovered {
+        /// The CPU that was waited for.
+        cpu: CpuId,
+        /// How long the wait took.
+        waited_ns: u64,
+    },
+}
+
+/// A wait that takes long.
+#[derive(Debug, Clone, Copy)]
+pub struct Stall<'a> {
+    /// Who waits; `None` for a thread that is no CPU.
+    pub waiter: Option<CpuId>,
+    /// The CPU that has not answered.
+    pub culprit: CpuId,
+    /// How long the waiter has waited.
+    pub waited_ns: u64,
+    /// What the culprit does about it.
+    pub cause: StallCause,
+    /// The caller that waits.
+    pub caller: &'a core::panic::Location<'a>,
+}
+
+/// Why a wait takes long, as far as the waiter can see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StallCause {
+    /// The culprit is running this request.
+    ThisRequest,
+    /// The culprit is running an earlier request.
+    EarlierRequest,
+    /// The culprit has not taken any call: interrupts off, or stuck outside.
+    Unresponsive,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BroughtUp { online } => write!(f, "Brought up {online} CPUs"),
+            Self::FailedUp { cpu, error } => write!(f, "CPU {cpu} did not come up: {error}"),
+            Self::Stall(stall) => stall.fmt(f),
+            Self::Recovered { cpu, waited_ns } => {
+                write!(f, "CPU {cpu} answered after {} ms", waited_ns / 1_000_000)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Stall<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.waiter {
+            Some(waiter) => write!(f, "CPU {waiter}")?,
+            None => f.write_str("a foreign thread")?,
+        }
+        let cause = match self.cause {
+            StallCause::ThisRequest => "is running this request",
+            StallCause::EarlierRequest => "is running an earlier request",
+            StallCause::Unresponsive => "takes no calls",
+        };
+        let Self {
+            culprit,
+            waited_ns,
+            caller,
+            ..
+        } = self;
+        write!(
+            f,
+            " has waited {} ms for CPU {culprit}, which {cause}; called from {caller}",
+            waited_ns / 1_000_000
+        )
+    }
+}
+
+/// Answers the plain form of a [`CallError`] for each way a context forbids waiting.
+pub(crate) fn may_wait<P: Platform>(platform: &P, in_handler: bool) -> Result<(), CallError> {
+    if in_handler {
+        return Err(CallError::InHandler);
+    }
+    if !platform.irqs_enabled() {
+        return Err(CallError::InterruptsOff);
+    }
+    Ok(())
+}

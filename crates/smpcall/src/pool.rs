@@ -1,0 +1,98 @@
+//! Room for posted closures: a fixed number of nodes in each target.
+//!
+//! A sender claims a node by one exchange on a bitmap, moves the closure in and queues the
+//! node; the target moves the closure out, frees the node and only then runs the closure, so that
+//! the closure may post again. No node free means that the lane is full.
+//!
+//! ```text
+//!          (1) claim, sender          (2) queue, sender           (3) take, target
+//!   free ───────────────────▶ filling ──────────────────▶ queued ─────────────────▶ free
+//! ```
+//!
+//! Edges: E15 (3→1); E1 carries the closure. Neighbours: `post` fills, `queue` carries.
+
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
+use crate::queue::Node;
+use crate::sync::{AtomicU64, Ordering, UnsafeCell, loom_const_fn, ord};
+
+/// The captured words of a posted closure.
+pub(crate) type Words = [MaybeUninit<usize>; 3];
+
+/// Does a closure of this type fit into three words?
+pub(crate) const fn fits<F>() -> bool {
+    size_of::<F>() <= size_of::<Words>() && align_of::<F>() <= align_of::<Words>()
+}
+
+/// A node and the closure that it carries.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct PoolNode {
+    pub(crate) node: Node,
+    pub(crate) words: UnsafeCell<Words>,
+}
+
+/// The nodes of one target, at most 64.
+#[derive(Debug)]
+pub(crate) struct Pool<const D: usize> {
+    /// Bit i: node i is in use.
+    used: AtomicU64,
+    nodes: [PoolNode; D],
+}
+
+impl<const D: usize> Pool<D> {
+    loom_const_fn! {
+        /// All free.
+        pub(crate) fn new() -> Self {
+            const { assert!(D >= 1 && D <= 64, "a target has room for 1 to 64 posted closures") };
+            #[cfg(not(loom))]
+            let nodes = [const {
+                PoolNode {
+                    node: Node::new(),
+                    words: UnsafeCell::new([MaybeUninit::uninit(); 3]),
+                }
+            }; D];
+            #[cfg(loom)]
+            let nodes = core::array::from_fn(|_| PoolNode {
+                node: Node::new(),
+                words: UnsafeCell::new([MaybeUninit::uninit(); 3]),
+            });
+            Self { used: AtomicU64::new(0), nodes }
+        }
+    }
+
+    /// Sender: (1). `None` when the lane is full.
+    #[inline]
+    pub(crate) fn claim(&self) -> Option<&PoolNode> {
+        // ORDERING: Relaxed — a guess for the exchange.
+        let mut used = self.used.load(Ordering::Relaxed);
+        loop {
+            let index = (!used).trailing_zeros() as usize;
+            let node = self.nodes.get(index)?;
+            // ORDERING: Acquire — the target's read of the last closure is over (E15).
+            match self.used.compare_exchange_weak(
+                used,
+                used | 1 << index,
+                ord!("e15_claim_relaxed", Acquire),
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Some(node),
+                Err(now) => used = now,
+            }
+        }
+    }
+
+    /// Target, or a sender that was refused: (3).
+    #[inline]
+    pub(crate) fn free(&self, node: NonNull<PoolNode>) {
+        let offset = node.as_ptr() as usize - self.nodes.as_ptr() as usize;
+        let index = offset / size_of::<PoolNode>();
+        // ORDERING: Release — our read of the closure is over; pairs with `claim` (E15).
+        self.used
+            .fetch_and(!(1 << index), ord!("e15_free_relaxed", Release));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod tests;

@@ -1,0 +1,345 @@
+//! The send side to one CPU, not waited for.
+//!
+//! A posted closure of up to three words moves into a node of the target's pool; a descriptor is
+//! its own node. Both travel in one queue, so that posts of one source keep their order. Posting
+//! never blocks: no room is an error that hands the closure back.
+
+use core::pin::Pin;
+use core::ptr::{self, NonNull};
+
+use crate::area::Area;
+use crate::cpu::{CpuId, CpuMask};
+use crate::csd::{Csd, DropWait};
+use crate::error::{CallError, Refused};
+use crate::guard::Pinned;
+use crate::platform::Platform;
+use crate::pool::{self, PoolNode};
+use crate::queue::{Context, Node, NodeFn};
+use crate::record::Record;
+use crate::smp::Smp;
+
+impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
+    /// Runs `f` on `cpu` soon, and does not wait. On the calling CPU it runs inline at once.
+    ///
+    /// The closure holds at most three words (anything larger does not compile: own a [`Csd`] and
+    /// [`post_csd`](Self::post_csd) it). It runs in handler context. Posts of one source to one target
+    /// run in their order. A panic (hosted) is reported; the target lives on.
+    ///
+    /// Context: any, interrupts on or off, handlers included.
+    ///
+    /// # Errors
+    /// Hands the closure back: `NoSuchCpu`, `Offline`, `Full`.
+    #[doc(alias = "smp_call_function_single")]
+    #[inline]
+    pub fn post<F>(&self, cpu: CpuId, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let _pinned = Pinned::new(&self.platform);
+        if self.platform.current_cpu() == Some(cpu) {
+            self.run_posted_here(cpu, f);
+            return Ok(());
+        }
+        match self.area(cpu) {
+            Some(area) => self.post_to(cpu, area, f),
+            None => Err(Refused::new(self.refusal(cpu), f)),
+        }
+    }
+
+    /// As [`post`](Self::post), waiting for room if the lane is full.
+    ///
+    /// # Errors
+    /// `NoSuchCpu` and `Offline`; with a full lane `InterruptsOff` and `InHandler`, where waiting
+    /// is impossible. The closure comes back.
+    #[track_caller]
+    pub fn post_wait<F>(&self, cpu: CpuId, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let mut f = f;
+        let mut spins = 0;
+        loop {
+            match self.post(cpu, f) {
+                Err(Refused {
+                    error: CallError::Full { .. },
+                    closure,
+                }) => f = closure,
+                other => return other,
+            }
+            let me = self.platform.current_cpu();
+            if let Err(error) = self.may_wait(me) {
+                return Err(Refused::new(error, f));
+            }
+            self.turn(self.waiter(me), spins);
+            spins += 1;
+        }
+    }
+
+    /// Runs `f` soon on one CPU of `cpus`, chosen as [`call_any`](Self::call_any) does.
+    ///
+    /// # Errors
+    /// `EmptyMask`, or `Full` if the lane of the nearest CPU is; the closure comes back.
+    #[doc(alias = "smp_call_function_any")]
+    pub fn post_any<F>(&self, cpus: &CpuMask<W>, f: F) -> Result<CpuId, Refused<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let _pinned = Pinned::new(&self.platform);
+        let me = self.platform.current_cpu();
+        if let Some(me) = me.filter(|&me| cpus.contains(me)) {
+            self.run_posted_here(me, f);
+            return Ok(me);
+        }
+        let mut candidates = cpus.and(&self.online.load());
+        let mut f = f;
+        while let Some(cpu) = self.nearest(me, &candidates) {
+            match self.post_to(cpu, self.own(cpu), f) {
+                Ok(()) => return Ok(cpu),
+                Err(Refused {
+                    error: CallError::Offline { .. },
+                    closure,
+                }) => f = closure,
+                Err(full) => return Err(full),
+            }
+            candidates.remove(cpu);
+        }
+        Err(Refused::new(CallError::EmptyMask, f))
+    }
+
+    /// Queues a pinned descriptor on `cpu`; its function is copied and the descriptor freed before
+    /// the function runs, so the function may post it again. On the calling CPU it runs inline.
+    ///
+    /// Context: any. A static descriptor: `Pin::static_ref(&CSD)`, or [`post_static_csd`](Self::post_static_csd).
+    ///
+    /// # Errors
+    /// `Busy` while it is queued; `NoSuchCpu`, `Offline`. Nothing blocks.
+    #[doc(alias = "__smp_call_function_single")]
+    #[doc(alias = "smp_call_function_single_async")]
+    pub fn post_csd<F>(&self, cpu: CpuId, csd: Pin<&Csd<F>>) -> Result<(), CallError>
+    where
+        F: Fn() + Copy + Send + 'static,
+    {
+        let _pinned = Pinned::new(&self.platform);
+        if !csd.try_lock() {
+            return Err(CallError::Busy);
+        }
+        if self.platform.current_cpu() == Some(cpu) {
+            let function = *csd.function();
+            csd.unlock();
+            self.run_posted_here(cpu, function);
+            return Ok(());
+        }
+        let Some(area) = self.area(cpu) else {
+            csd.unlock();
+            return Err(self.refusal(cpu));
+        };
+        let smp = ptr::from_ref(self).cast();
+        let wait = DropWait {
+            smp,
+            target: cpu,
+            wait: wait_for_dropped::<P, W, D>,
+        };
+        // SAFETY: 1 — locked just now; pinned, and its drop waits; 2 — this instance's queue.
+        if unsafe { csd.push_post::<P>(&area.queues.posted, wait) }.is_err() {
+            csd.unlock();
+            return Err(self.refusal(cpu));
+        }
+        self.ring(cpu, area);
+        Ok(())
+    }
+
+    /// [`post_csd`](Self::post_csd) of a descriptor that lives for ever.
+    ///
+    /// # Errors
+    /// As [`post_csd`](Self::post_csd).
+    pub fn post_static_csd<F>(&self, cpu: CpuId, csd: &'static Csd<F>) -> Result<(), CallError>
+    where
+        F: Fn() + Copy + Send + 'static,
+    {
+        self.post_csd(cpu, Pin::static_ref(csd))
+    }
+
+    /// Waits until what was posted to `cpu` before this has run.
+    ///
+    /// # Errors
+    /// `NoSuchCpu`, `Offline`, `InterruptsOff`, `InHandler`.
+    #[track_caller]
+    pub fn flush(&self, cpu: CpuId) -> Result<(), CallError> {
+        let _pinned = Pinned::new(&self.platform);
+        let me = self.platform.current_cpu();
+        self.may_wait(me)?;
+        if me == Some(cpu) {
+            let were_on = self.platform.irqs_save();
+            self.drain(cpu);
+            self.platform.irqs_restore(were_on);
+            return Ok(());
+        }
+        let area = self.area(cpu).ok_or_else(|| self.refusal(cpu))?;
+        let record = Record::<fn(), crate::job::Outcome<P, ()>>::new(|| ());
+        // SAFETY: 1 — new, and waited for below; 2 — this instance's queue.
+        unsafe { record.push::<P, ()>(&area.queues.posted) }.map_err(|_| self.refusal(cpu))?;
+        self.ring(cpu, area);
+        self.wait_until(self.waiter(me), cpu, || record.is_done());
+        Ok(())
+    }
+
+    /// Runs a posted function on this CPU; its panic is reported, as elsewhere.
+    #[inline]
+    pub(crate) fn run_posted_here(&self, me: CpuId, f: impl FnOnce()) {
+        if let Err(panic) = self.catch_here(me, f) {
+            self.platform.report_panic(me, panic);
+        }
+    }
+
+    /// Queues a closure on another CPU.
+    #[inline]
+    pub(crate) fn post_to<F>(&self, cpu: CpuId, area: &Area<W, D>, f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        // SAFETY: 1 — `run_posted` runs an `F`.
+        unsafe { self.enqueue(cpu, area, f, run_posted::<P, F, W, D>) }
+    }
+
+    /// Queues a closure that wants to know where it runs.
+    #[inline]
+    pub(crate) fn post_with_id<F>(
+        &self,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        f: F,
+    ) -> Result<(), Refused<F>>
+    where
+        F: FnOnce(CpuId) + Send + 'static,
+    {
+        // SAFETY: 1 — `run_posted_with_id` runs an `F`.
+        unsafe { self.enqueue(cpu, area, f, run_posted_with_id::<P, F, W, D>) }
+    }
+
+    /// Queues what `run` takes out of a pool node and runs.
+    ///
+    /// # Safety
+    /// 1. `run` moves an `F` out of the node's words, frees the node, and runs it.
+    #[inline]
+    unsafe fn enqueue<F: Send + 'static>(
+        &self,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        f: F,
+        run: NodeFn,
+    ) -> Result<(), Refused<F>> {
+        const {
+            assert!(
+                pool::fits::<F>(),
+                "a posted closure holds at most three words: own a `Csd` and use `post_csd`"
+            );
+        }
+        if area.bell.looks_closed() {
+            return Err(Refused::new(self.refusal(cpu), f));
+        }
+        let Some(slot) = area.pool.claim() else {
+            return Err(Refused::new(CallError::Full { cpu }, f));
+        };
+        // SAFETY: the node was claimed: it is ours, and a closure of this type fits.
+        slot.words
+            .with_mut(|words| unsafe { words.cast::<F>().write(f) });
+        // SAFETY: 1 — claimed: in no queue.
+        unsafe { slot.node.set_run(run) };
+        let node = NonNull::from(slot);
+        // SAFETY: 1 — `run` is set, pool nodes live as long as the instance; 2 — claimed: ours.
+        if unsafe { area.queues.posted.push(node.cast()) }.is_err() {
+            // SAFETY: refused: the closure is still there and moves out once.
+            let f = slot
+                .words
+                .with_mut(|words| unsafe { words.cast::<F>().read() });
+            area.pool.free(node);
+            return Err(Refused::new(self.refusal(cpu), f));
+        }
+        // A queue that closes after the push hands the node to the leaving CPU's last drain.
+        self.ring(cpu, area);
+        Ok(())
+    }
+}
+
+/// Moves a posted closure out of its node and frees the node.
+///
+/// # Safety
+/// 1. The node was taken from the queue of the context's CPU and holds an `F`, which moves out once.
+#[inline]
+unsafe fn take_out<F, const W: usize, const D: usize>(context: Context, node: NonNull<Node>) -> F {
+    let slot = node.cast::<PoolNode>();
+    // SAFETY: 1 — the node heads a pool node.
+    let words = unsafe { &slot.as_ref().words };
+    // SAFETY: 1 — it holds an `F`.
+    let f = words.with_mut(|words| unsafe { words.cast::<F>().read() });
+    // SAFETY: 1 — the owner's area, which the pool node belongs to.
+    let area = unsafe { &*context.area.cast::<Area<W, D>>() };
+    area.pool.free(slot);
+    f
+}
+
+/// Runs a posted closure.
+///
+/// # Safety
+/// As [`NodeFn`].
+unsafe fn run_posted<P: Platform, F: FnOnce(), const W: usize, const D: usize>(
+    context: Context,
+    node: NonNull<Node>,
+) {
+    // SAFETY: 1 — queued with this function, so it holds an `F`.
+    let f = unsafe { take_out::<F, W, D>(context, node) };
+    // SAFETY: 2 of `NodeFn`.
+    unsafe { run_and_report::<P>(context, f) };
+}
+
+/// Runs a posted closure that wants to know where.
+///
+/// # Safety
+/// As [`NodeFn`].
+unsafe fn run_posted_with_id<P: Platform, F: FnOnce(CpuId), const W: usize, const D: usize>(
+    context: Context,
+    node: NonNull<Node>,
+) {
+    // SAFETY: 1 — queued with this function, so it holds an `F`.
+    let f = unsafe { take_out::<F, W, D>(context, node) };
+    // SAFETY: 2 of `NodeFn`.
+    unsafe { run_and_report::<P>(context, || f(context.cpu)) };
+}
+
+/// Runs what was posted; a panic is reported, the CPU lives on.
+///
+/// # Safety
+/// 1. The context's platform is a `P`.
+#[inline]
+pub(crate) unsafe fn run_and_report<P: Platform>(context: Context, f: impl FnOnce()) {
+    // SAFETY: 1.
+    let platform = unsafe { &*context.platform.cast::<P>() };
+    if let Err(panic) = platform.catch(f) {
+        platform.report_panic(context.cpu, panic);
+    }
+}
+
+/// Waits for a descriptor that is dropped while it is queued.
+///
+/// # Safety
+/// 1. `smp` is a `Smp<P, W, D>` that is alive, which the queued descriptor implies.
+unsafe fn wait_for_dropped<P: Platform, const W: usize, const D: usize>(
+    smp: *const (),
+    target: CpuId,
+    queued: &dyn Fn() -> bool,
+) {
+    // SAFETY: 1.
+    let smp = unsafe { &*smp.cast::<Smp<P, W, D>>() };
+    let me = smp.platform.current_cpu();
+    if me.is_some_and(|me| smp.own(me).local.in_handler()) {
+        smp.platform.fatal(format_args!(
+            "a Csd that is queued on CPU {target} was dropped inside a called function, \
+             where its queue cannot be waited for"
+        ));
+    }
+    let mut waiter = smp.waiter(me);
+    if !smp.platform.irqs_enabled() {
+        waiter.serve = me;
+    }
+    smp.wait_until(waiter, target, || !queued());
+}

@@ -1,0 +1,224 @@
+//! The instance: the platform and what every CPU has.
+//!
+//! `Smp<P, W, D>` is generic over the platform, the mask width in words (`64 * W` CPUs) and the
+//! room for posted closures per target. A kernel has one in a `static`; tests have many.
+
+use core::panic::Location;
+
+use crate::area::Area;
+use crate::bell::Ring;
+use crate::cpu::{AtomicCpuMask, CpuId, CpuMask};
+use crate::error::CallError;
+use crate::hotplug::Hotplug;
+use crate::platform::{self, Platform};
+use crate::queue::Context;
+use crate::sync::{AtomicU32, Ordering};
+
+/// Cross-CPU calls over one platform.
+///
+/// `W` words of 64 CPUs; `D` posted closures fit per target (1 to 64).
+#[derive(Debug)]
+pub struct Smp<P: Platform, const W: usize = 4, const D: usize = 8> {
+    pub(crate) platform: P,
+    areas: [[Area<W, D>; 64]; W],
+    pub(crate) possible: AtomicCpuMask<W>,
+    pub(crate) present: AtomicCpuMask<W>,
+    pub(crate) online: AtomicCpuMask<W>,
+    pub(crate) nr_cpu_ids: AtomicU32,
+    pub(crate) hotplug: Hotplug<W>,
+}
+
+impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
+    /// An instance on which every CPU is offline; [`init`](Self::init) comes next.
+    #[cfg(not(loom))]
+    pub const fn new(platform: P) -> Self {
+        Self {
+            platform,
+            areas: [const { [const { Area::new() }; 64] }; W],
+            possible: AtomicCpuMask::new(),
+            present: AtomicCpuMask::new(),
+            online: AtomicCpuMask::new(),
+            nr_cpu_ids: AtomicU32::new(0),
+            hotplug: Hotplug::new(),
+        }
+    }
+
+    /// The platform.
+    #[inline]
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// The area of a CPU that may not exist.
+    #[inline]
+    pub(crate) fn area(&self, cpu: CpuId) -> Option<&Area<W, D>> {
+        self.areas.as_flattened().get(cpu.index())
+    }
+
+    /// The area of a CPU that the platform or a request named.
+    #[inline]
+    pub(crate) fn own(&self, cpu: CpuId) -> &Area<W, D> {
+        &self.areas.as_flattened()[cpu.index()]
+    }
+
+    /// What calls get that run on this CPU.
+    #[inline]
+    pub(crate) fn context(&self, cpu: CpuId) -> Context {
+        Context {
+            platform: core::ptr::from_ref(&self.platform).cast(),
+            area: core::ptr::from_ref(self.own(cpu)).cast(),
+            cpu,
+        }
+    }
+
+    /// The CPU that executes, or `None` for a thread that is no CPU.
+    #[doc(alias = "smp_processor_id")]
+    #[inline]
+    pub fn current_cpu(&self) -> Option<CpuId> {
+        self.platform.current_cpu()
+    }
+
+    /// The CPUs that are online now; the answer may be old when it arrives.
+    #[doc(alias = "cpu_online_mask")]
+    pub fn online_cpus(&self) -> CpuMask<W> {
+        self.online.load()
+    }
+
+    /// How many CPUs are online now.
+    pub fn num_online_cpus(&self) -> usize {
+        self.online.load().len()
+    }
+
+    /// Is the CPU online now?
+    #[doc(alias = "cpu_online")]
+    pub fn is_online(&self, cpu: CpuId) -> bool {
+        self.online.contains(cpu)
+    }
+
+    /// The CPUs that exist now.
+    #[doc(alias = "cpu_present_mask")]
+    pub fn present_cpus(&self) -> CpuMask<W> {
+        self.present.load()
+    }
+
+    /// The CPUs that may ever exist.
+    #[doc(alias = "cpu_possible_mask")]
+    pub fn possible_cpus(&self) -> CpuMask<W> {
+        self.possible.load()
+    }
+
+    /// One more than the highest possible CPU id.
+    pub fn nr_cpu_ids(&self) -> u32 {
+        // ORDERING: Relaxed — set once in `init`, before other CPUs run.
+        self.nr_cpu_ids.load(Ordering::Relaxed)
+    }
+
+    /// Why a call to a CPU with a closed doorbell is refused.
+    #[cold]
+    pub(crate) fn refusal(&self, cpu: CpuId) -> CallError {
+        let nr_cpu_ids = self.nr_cpu_ids();
+        if cpu.get() < nr_cpu_ids {
+            CallError::Offline { cpu }
+        } else {
+            CallError::NoSuchCpu { cpu, nr_cpu_ids }
+        }
+    }
+
+    /// May this context wait for another CPU?
+    #[inline]
+    pub(crate) fn may_wait(&self, me: Option<CpuId>) -> Result<(), CallError> {
+        match me {
+            Some(me) => platform::may_wait(&self.platform, self.own(me).local.in_handler()),
+            None => Ok(()),
+        }
+    }
+
+    /// Rings a CPU for what was published; `false` when it turned out to be offline.
+    #[inline]
+    pub(crate) fn ring(&self, cpu: CpuId, area: &Area<W, D>) -> bool {
+        self.act(cpu, area.bell.ring())
+    }
+
+    /// Does what a ring demands.
+    #[inline]
+    pub(crate) fn act(&self, cpu: CpuId, ring: Ring) -> bool {
+        match ring {
+            Ring::Heard => {}
+            Ring::Kick => self.platform.send_ipi(cpu),
+            Ring::Wake => self.platform.wake(cpu),
+            Ring::Closed => return false,
+        }
+        true
+    }
+
+    /// Makes a CPU look: its idle loop goes round once, a busy one drains. Any context.
+    ///
+    /// # Errors
+    /// `Offline` or `NoSuchCpu`.
+    pub fn nudge(&self, cpu: CpuId) -> Result<(), CallError> {
+        match self.area(cpu) {
+            Some(area) if self.ring(cpu, area) => Ok(()),
+            _ => Err(self.refusal(cpu)),
+        }
+    }
+}
+
+/// Who serves which queue during a wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter {
+    /// Who waits.
+    pub(crate) me: Option<CpuId>,
+    /// The CPU whose calls the waiter must run itself; `None` if interrupts do that.
+    pub(crate) serve: Option<CpuId>,
+    /// For reports.
+    pub(crate) caller: &'static Location<'static>,
+}
+
+impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
+    /// A waiter with interrupts on.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn waiter(&self, me: Option<CpuId>) -> Waiter {
+        let serve = if P::WAITERS_SERVE { me } else { None };
+        Waiter {
+            me,
+            serve,
+            caller: Location::caller(),
+        }
+    }
+
+    /// One turn of a wait.
+    #[inline]
+    pub(crate) fn turn(&self, waiter: Waiter, spins: u32) {
+        if let Some(me) = waiter.serve
+            && self.own(me).bell.is_rung()
+        {
+            self.serve_while_waiting(me);
+        }
+        self.platform.relax(spins);
+    }
+
+    #[cold]
+    fn serve_while_waiting(&self, me: CpuId) {
+        let were_on = self.platform.irqs_save();
+        self.drain(me);
+        self.platform.irqs_restore(were_on);
+    }
+
+    /// Waits until `done`, with what keeps the system going: serving, relaxing, reporting.
+    #[inline]
+    pub(crate) fn wait_until(&self, waiter: Waiter, culprit: CpuId, done: impl Fn() -> bool) {
+        let mut spins = 0_u32;
+        let mut stall = None;
+        while !done() {
+            self.turn(waiter, spins);
+            spins = spins.saturating_add(1);
+            if spins > P::GRACE_SPINS && spins % 1024 == 0 {
+                self.check_stall(waiter, culprit, &mut stall);
+            }
+        }
+        if let Some(stall) = stall {
+            self.announce_recovery(culprit, stall);
+        }
+    }
+}
