@@ -244,7 +244,7 @@ mod image {
             return;
         }
         let start = raw::now_ns();
-        for n in 1..=RESTARTS {
+        for _ in 0..RESTARTS {
             let online = ONLINE.load(SeqCst);
             STOP.store(1, SeqCst);
             raw::send_ipi(1);
@@ -252,8 +252,11 @@ mod image {
             STOP.store(u32::MAX, SeqCst);
             raw::start(1).unwrap();
             wait_until("restart", || ONLINE.load(SeqCst) == online + 1);
+            let received = RECEIVED[1].load(SeqCst);
             raw::send_ipi(1);
-            wait_until("IPI after restart", || RECEIVED[1].load(SeqCst) >= 2 * n);
+            wait_until("IPI after restart", || {
+                RECEIVED[1].load(SeqCst) == received + 1
+            });
         }
         say!(
             "{RESTARTS} restarts, {} us each",

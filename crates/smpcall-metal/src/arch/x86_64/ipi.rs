@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use x86_64::registers::model_specific::Msr;
 
-use super::{IPI_VECTOR, SPURIOUS_VECTOR, irq, percpu, smp};
+use super::{IPI_VECTOR, SPURIOUS_VECTOR, percpu, smp};
 use crate::MAX_CPUS;
 
 /// Registers of the local APIC, as the index that both modes share.
@@ -60,8 +60,9 @@ const BASE_X2APIC: u64 = 1 << 10;
 const BASE_ENABLE: u64 = 1 << 11;
 /// The first x2APIC register.
 const X2APIC_MSR: u32 = 0x800;
-/// The registers' page through the mapping at the top of the address space.
-const XAPIC_PAGE: usize = 0xffff_ffff_fee0_0000;
+/// The registers' page through the mapping at the top of the address space, where instructions reach
+/// it with a displacement and no register.
+const XAPIC_PAGE: isize = 0xfee0_0000 - (1 << 32);
 /// The CPUs that xAPIC's flat logical mode can name.
 const FLAT_CPUS: usize = 8;
 /// In `CLUSTER`: these sixteen logical ids are not one cluster in order.
@@ -69,40 +70,38 @@ const SCATTERED: u32 = u32::MAX;
 
 /// The mode of every APIC; set before the second CPU starts.
 static X2APIC: AtomicBool = AtomicBool::new(false);
-/// APIC ids by logical id. `boot.S` reads it too.
+/// APIC ids by logical id, for `boot.S`.
 pub(super) static APIC_IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
+/// The same as the command register wants them: in xAPIC mode an id is in the upper eight bits.
+static DESTINATIONS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 /// Per sixteen logical ids, their cluster's upper half of a logical destination, or `SCATTERED`.
 static CLUSTER: [AtomicU32; MAX_CPUS / 16] = [const { AtomicU32::new(SCATTERED) }; MAX_CPUS / 16];
+/// The entry of `CLUSTER` that serves all CPUs, or `SCATTERED`.
+static ONE_CLUSTER: AtomicU32 = AtomicU32::new(SCATTERED);
 /// The number of CPUs.
 pub(super) static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Rings `cpu`'s doorbell; stores before it are visible to the handler.
 #[inline]
 pub(crate) fn send(cpu: u32) {
-    let id = id_of(cpu);
+    let destination = destination_of(cpu);
     if x2apic() {
-        // WRMSR to an x2APIC register does not serialise: without the fences the IPI may overtake
-        // earlier stores (SDM volume 3, "MSR access in x2APIC mode"). MFENCE alone orders memory
-        // accesses, not the WRMSR after it; LFENCE holds that back.
-        // SAFETY: 1. The command is a fixed interrupt that every CPU has a handler for.
-        unsafe {
-            asm!(
-                "mfence", "lfence", "wrmsr",
-                in("ecx") X2APIC_MSR + register::COMMAND,
-                in("eax") command::CALL,
-                in("edx") id,
-                options(nostack, preserves_flags),
-            );
-        }
+        fence();
+        x2apic_command(destination, command::CALL);
     } else {
-        xapic_command(id << 24, command::CALL);
+        xapic_command(destination, command::CALL);
     }
 }
 
 /// Rings the doorbells of all CPUs in `mask`; this CPU is not among them.
 #[inline]
 pub(crate) fn send_mask(mask: &[u64]) {
-    if x2apic() {
+    // ORDERING: Relaxed, constant since boot.
+    let cluster = ONE_CLUSTER.load(Ordering::Relaxed);
+    if cluster != SCATTERED && !mask.is_empty() {
+        fence();
+        x2apic_command(cluster | mask[0] as u32, command::CALL | command::LOGICAL);
+    } else if x2apic() {
         x2apic_send_mask(mask);
     } else {
         xapic_send_mask(mask);
@@ -110,44 +109,39 @@ pub(crate) fn send_mask(mask: &[u64]) {
 }
 
 fn x2apic_send_mask(mask: &[u64]) {
-    // SAFETY: 1. Fences; see `send` for why.
-    unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
-    if count() > 16 && is_all_others(mask) {
+    fence();
+    if is_all_others(mask) {
         return x2apic_command(0, command::CALL | command::ALL_BUT_SELF);
     }
-    for (word, &bits) in mask.iter().enumerate() {
-        let mut rest = bits;
-        while rest != 0 {
-            let shift = rest.trailing_zeros() & !15;
-            let sixteen = (rest >> shift) & 0xffff;
-            rest &= !(0xffff << shift);
-            let first = word as u32 * 64 + shift;
-            // ORDERING: Relaxed, constant since boot.
-            let cluster = CLUSTER[first as usize / 16 % CLUSTER.len()].load(Ordering::Relaxed);
-            if cluster == SCATTERED {
-                each(sixteen, |bit| {
-                    x2apic_command(id_of(first + bit), command::CALL)
-                });
-            } else {
-                x2apic_command(cluster | sixteen as u32, command::CALL | command::LOGICAL);
-            }
+    for (sixteen, cluster) in CLUSTER.iter().enumerate().take(mask.len() * 4) {
+        let bits = mask[sixteen / 4] >> (sixteen % 4 * 16) & 0xffff;
+        if bits == 0 {
+            continue;
+        }
+        // ORDERING: Relaxed, constant since boot.
+        let cluster = cluster.load(Ordering::Relaxed);
+        if cluster == SCATTERED {
+            let first = sixteen as u32 * 16;
+            each(bits, |bit| {
+                x2apic_command(destination_of(first + bit), command::CALL)
+            });
+        } else {
+            x2apic_command(cluster | bits as u32, command::CALL | command::LOGICAL);
         }
     }
 }
 
-#[cold]
 fn xapic_send_mask(mask: &[u64]) {
     if count() <= FLAT_CPUS {
         let bits = mask.first().map_or(0, |&word| word as u32);
-        if bits != 0 {
-            xapic_command(bits << 24, command::CALL | command::LOGICAL);
-        }
+        xapic_command(bits << 24, command::CALL | command::LOGICAL);
     } else if is_all_others(mask) {
         xapic_command(0, command::CALL | command::ALL_BUT_SELF);
     } else {
         for (word, &bits) in mask.iter().enumerate() {
+            let first = word as u32 * 64;
             each(bits, |bit| {
-                xapic_command(id_of(word as u32 * 64 + bit) << 24, command::CALL)
+                xapic_command(destination_of(first + bit), command::CALL)
             });
         }
     }
@@ -156,10 +150,11 @@ fn xapic_send_mask(mask: &[u64]) {
 /// Whether `mask` is exactly the running CPUs without this one.
 fn is_all_others(mask: &[u64]) -> bool {
     let me = percpu::current() as usize;
-    smp::ALIVE.iter().enumerate().all(|(word, running)| {
+    let alive = smp::ALIVE.iter().take(count().div_ceil(64)).enumerate();
+    alive.zip(mask).all(|((word, alive), &mask)| {
         let own_bit = if word == me / 64 { 1 << (me % 64) } else { 0 };
         // ORDERING: Relaxed; the answer may be stale, see the file's opening.
-        running.load(Ordering::Relaxed) & !own_bit == mask.get(word).copied().unwrap_or(0)
+        alive.load(Ordering::Relaxed) & !own_bit == mask
     })
 }
 
@@ -171,16 +166,29 @@ fn each(mut bits: u64, mut f: impl FnMut(u32)) {
     }
 }
 
-/// Sends one command, any kind, to the CPU with this APIC id. For bring-up.
-pub(super) fn command_to(id: u32, command: u32) {
+/// Sends one command, any kind, to a CPU. For bring-up.
+pub(super) fn command_to(cpu: u32, command: u32) {
     if x2apic() {
-        x2apic_command(id, command);
+        fence();
+        x2apic_command(destination_of(cpu), command);
     } else {
-        xapic_command(id << 24, command);
+        xapic_command(destination_of(cpu), command);
     }
 }
 
-/// Sends one x2APIC command. The fences are the caller's.
+/// Makes earlier stores visible before an x2APIC command.
+///
+/// WRMSR to an x2APIC register does not serialise, so without this the IPI may overtake them (SDM
+/// volume 3, "MSR access in x2APIC mode"). MFENCE alone orders memory accesses, not the WRMSR that
+/// follows; LFENCE holds that back.
+#[inline]
+fn fence() {
+    // SAFETY: 1. Two fences.
+    unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
+}
+
+/// Sends one x2APIC command. The fence is the caller's.
+#[inline]
 fn x2apic_command(destination: u32, command: u32) {
     // SAFETY: 1. The register exists, for `x2apic()` holds; all users send commands that are fine.
     unsafe {
@@ -197,17 +205,30 @@ fn x2apic_command(destination: u32, command: u32) {
 /// Sends one xAPIC command.
 ///
 /// An interrupt handler that sends between the two writes would redirect the command, so interrupts
-/// are off for them. The register pair is uncached: its stores are not done before the stores that
+/// are off for them. The registers are uncached, so the stores are not done before the stores that
 /// come earlier in the program, and need no fence.
-#[cold]
+#[inline]
 fn xapic_command(destination: u32, command: u32) {
-    let were_on = irq::save();
-    while read(register::COMMAND) & command::SEND_PENDING != 0 {
-        irq::relax();
+    // SAFETY: 1. The page is mapped, and its registers exist, for `x2apic()` does not hold.
+    //         2. RFLAGS is restored; all users send commands that are fine.
+    unsafe {
+        asm!(
+            "pushfq",
+            "cli",
+            "2: test dword ptr [{low}], {pending}",
+            "jz 3f",
+            "pause",
+            "jmp 2b",
+            "3: mov dword ptr [{high}], {destination:e}",
+            "mov dword ptr [{low}], {command:e}",
+            "popfq",
+            low = const XAPIC_PAGE + register::COMMAND as isize * 16,
+            high = const XAPIC_PAGE + register::COMMAND_HIGH as isize * 16,
+            pending = const command::SEND_PENDING,
+            destination = in(reg) destination,
+            command = in(reg) command,
+        );
     }
-    write(register::COMMAND_HIGH, destination);
-    write(register::COMMAND, command);
-    irq::restore(were_on);
 }
 
 /// Whether the APICs are in x2APIC mode.
@@ -217,14 +238,12 @@ pub(super) fn x2apic() -> bool {
     X2APIC.load(Ordering::Relaxed)
 }
 
+/// Where a command to `cpu` goes.
 #[inline]
-fn id_of(cpu: u32) -> u32 {
-    debug_assert!(
-        (cpu as usize) < count(),
-        "an IPI to CPU {cpu}, which does not exist"
-    );
+fn destination_of(cpu: u32) -> u32 {
+    debug_assert!((cpu as usize) < count(), "there is no CPU {cpu}");
     // ORDERING: Relaxed, constant since boot.
-    APIC_IDS[cpu as usize % MAX_CPUS].load(Ordering::Relaxed)
+    DESTINATIONS[cpu as usize % MAX_CPUS].load(Ordering::Relaxed)
 }
 
 fn count() -> usize {
@@ -256,7 +275,7 @@ pub(super) fn write(index: u32, value: u32) {
 }
 
 fn xapic_register(index: u32) -> *mut u32 {
-    core::ptr::without_provenance_mut(XAPIC_PAGE + (index as usize) * 16)
+    core::ptr::without_provenance_mut((XAPIC_PAGE + index as isize * 16) as usize)
 }
 
 /// Chooses the mode of all APICs. On the boot CPU, once.
@@ -269,8 +288,10 @@ pub(super) fn select(x2apic: bool) {
 pub(super) fn record(ids: &[u64]) {
     // ORDERING: Relaxed, here and below; INIT and start-up IPIs order it before any other CPU.
     COUNT.store(ids.len() as u32, Ordering::Relaxed);
-    for (slot, &id) in APIC_IDS.iter().zip(ids) {
-        slot.store(id as u32, Ordering::Relaxed);
+    let shift = if x2apic() { 0 } else { 24 };
+    for (cpu, &id) in ids.iter().enumerate() {
+        APIC_IDS[cpu].store(id as u32, Ordering::Relaxed);
+        DESTINATIONS[cpu].store((id as u32) << shift, Ordering::Relaxed);
     }
     for (slot, sixteen) in CLUSTER.iter().zip(ids.chunks(16)) {
         let first = sixteen[0];
@@ -281,6 +302,9 @@ pub(super) fn record(ids: &[u64]) {
         if first % 16 == 0 && in_order {
             slot.store((first as u32 >> 4) << 16, Ordering::Relaxed);
         }
+    }
+    if x2apic() && ids.len() <= 16 {
+        ONE_CLUSTER.store(CLUSTER[0].load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -309,8 +333,18 @@ pub(super) fn enable_this_cpu() {
 
 /// Masks the timer and disables this CPU's APIC, which still obeys INIT and start-up IPIs.
 pub(super) fn disable_this_cpu() {
-    write(register::TIMER, MASKED);
+    mask(register::TIMER);
     write(register::SPURIOUS, u32::from(SPURIOUS_VECTOR));
+}
+
+/// Masks a local source that is not masked, as INIT leaves them all.
+///
+/// The look saves more than a write: QEMU 10 stops with "Bad icount read" at any x2APIC access that
+/// touches the timer's state under `-icount`, unless it translates one instruction at a time.
+pub(super) fn mask(source: u32) {
+    if read(source) & MASKED == 0 {
+        write(source, MASKED);
+    }
 }
 
 /// From x2APIC to xAPIC the only way leads through the disabled state, and from there to x2APIC

@@ -68,21 +68,23 @@ pub(super) static ALIVE: [AtomicU64; MAX_CPUS / 64] = [const { AtomicU64::new(0)
 
 /// Asks `cpu` to start. It runs `__smpcall_secondary` soon, or never if it is not there.
 pub(crate) fn start(cpu: u32) -> Result<(), StartError> {
-    let hw_ids = boot::info().hw_ids;
-    let id = *hw_ids.get(cpu as usize).ok_or(StartError::NoSuchCpu)? as u32;
+    if cpu as usize >= boot::info().hw_ids.len() {
+        return Err(StartError::NoSuchCpu);
+    }
     let state = &STATES[cpu as usize];
     // ORDERING: Acquire, pairs with the last store of `stop_self`: the stack is free. Release, pairs
     // with the claim in `boot.S`: what the caller prepared is visible to the CPU.
     let claimed = state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
         (state != RUNNING).then_some(REQUESTED)
     });
-    if cpu == 0 || claimed.is_err() {
+    // INIT would send the boot processor to its reset vector; `stop_self` refuses it.
+    if claimed.is_err() {
         return Err(StartError::AlreadyRunning);
     }
-    ipi::command_to(id, ipi::command::INIT);
+    ipi::command_to(cpu, ipi::command::INIT);
     wait(INIT_PAUSE_NS, || false);
     for _ in 0..2 {
-        ipi::command_to(id, ipi::command::STARTUP | boot::TRAMPOLINE >> 12);
+        ipi::command_to(cpu, ipi::command::STARTUP | boot::TRAMPOLINE >> 12);
         // ORDERING: Relaxed; only whether the CPU came matters, the caller synchronises with it.
         if wait(STARTUP_PATIENCE_NS, || {
             state.load(Ordering::Relaxed) != REQUESTED
@@ -123,7 +125,6 @@ pub(super) fn boot_cpu_arrives() {
 fn arrive() {
     let cpu = percpu::current() as usize;
     ipi::enable_this_cpu();
-    time::prepare_this_cpu();
     // ORDERING: Relaxed; a reader that misses it sends more commands than it must.
     ALIVE[cpu / 64].fetch_or(1 << (cpu % 64), Ordering::Relaxed);
 }
