@@ -105,7 +105,7 @@ mod bringup {
         );
         assert_eq!(raw::start(cpus as u32), Err(StartError::NoSuchCpu));
         if cpus > 1 {
-            say!("starting CPU 1 again: {:?}", raw::start(1));
+            assert_eq!(raw::start(1), Err(StartError::AlreadyRunning));
         }
         let rounds = if cpus > 16 { 100 } else { 1000 };
         ipis(cpus, rounds);
@@ -113,7 +113,9 @@ mod bringup {
         if cpus > 1 {
             restarts(cpus, 1000);
             measure(cpus);
+            sweep();
         }
+        crash(boot.cmdline);
         say!("done");
         raw::exit(0)
     }
@@ -131,12 +133,11 @@ mod bringup {
         say!("{rounds} IPIs to each");
         let mut mask = [0_u64; MAX_CPUS / 64];
         (1..cpus).for_each(|cpu| mask[cpu / 64] |= 1 << (cpu % 64));
-        for round in 0..rounds {
+        for _ in 0..rounds {
             let before = (1..cpus).map(count).sum::<u32>();
             raw::send_ipi_mask(&mask);
             let after = before + cpus as u32 - 1;
             wait_for("a mask", || (1..cpus).map(count).sum::<u32>() == after);
-            let _ = round;
         }
         say!("{rounds} IPIs by mask");
         for cpu in [0, cpus / 2, cpus - 1] {
@@ -176,7 +177,7 @@ mod bringup {
 
     fn restarts(cpus: usize, rounds: u32) {
         let other = cpus - 1;
-        for round in 0..rounds {
+        for _ in 0..rounds {
             if other > 1 {
                 raw::send_ipi(other as u32);
             }
@@ -188,7 +189,6 @@ mod bringup {
             assert_eq!(count(1), before, "no IPI of an earlier life");
             raw::send_ipi(1);
             wait_for("an IPI after a restart", || count(1) == before + 1);
-            let _ = round;
         }
         say!("{rounds} restarts of CPU 1");
         (1..cpus).for_each(stop);
@@ -264,5 +264,54 @@ mod bringup {
         median("send_mask, all others of the first 64", || {
             raw::send_ipi_mask(&mask);
         });
+    }
+
+    /// Interrupts the way to another CPU's doorbell after one tick, two ticks, and so on.
+    fn sweep() {
+        let mut seen = [0_u64; 256];
+        let mut distinct = 0;
+        for ticks in 1..200 {
+            let before = (count(1), TIMERS.load(Ordering::SeqCst));
+            raw::interrupt_after(ticks);
+            raw::irq_restore(true);
+            raw::send_ipi(core::hint::black_box(1));
+            wait_for("the IPI and the timer", || {
+                count(1) == before.0 + 1 && TIMERS.load(Ordering::SeqCst) == before.1 + 1
+            });
+            assert!(raw::irq_save());
+            let pc = TIMER_PC.load(Ordering::SeqCst);
+            if !seen[..distinct].contains(&pc) {
+                seen[distinct] = pc;
+                distinct += 1;
+            }
+        }
+        seen[..distinct].sort_unstable();
+        say!(
+            "199 timers over one send, at {distinct} places, the first {:x?}",
+            &seen[..distinct.min(40)]
+        );
+    }
+
+    /// What the command line asks for: each must end in a report and exit code 1.
+    fn crash(command_line: &str) {
+        let Some((_, kind)) = command_line.split_once("crash=") else {
+            return;
+        };
+        say!("crash: {kind}");
+        match kind {
+            // SAFETY: not safe at all, which is the point; it does not come back.
+            "load" => unsafe {
+                core::arch::asm!("ldr x0, [{}]", in(reg) 0x60_0000_1234_u64, out("x0") _)
+            },
+            // SAFETY: as above.
+            "undefined" => unsafe { core::arch::asm!("udf #0") },
+            // SAFETY: as above.
+            "stack" => unsafe {
+                core::arch::asm!("mov sp, {}", "str x0, [sp, #-16]!", in(reg) 8_u64)
+            },
+            // SAFETY: as above.
+            "simd" => unsafe { core::arch::asm!(".arch_extension fp", "fmov d0, xzr") },
+            _ => panic!("no such crash"),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! aarch64: PSCI starts the CPUs, the GIC carries the IPIs, the device tree says where both are.
 //!
 //! Runs at EL1 with the MMU on and an identity map; interrupts are IRQs of group 1, and SGI 0 is
-//! the call-function IPI. `trap` and `fault` are this port's own halves of the contract's files.
+//! the call-function IPI.
 
 #[path = "aarch64/boot.rs"]
 pub(crate) mod boot;
@@ -21,3 +21,28 @@ pub(crate) mod smp;
 pub(crate) mod time;
 #[path = "aarch64/trap.rs"]
 mod trap;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// A word that is written while nobody else can need it: at boot, before another CPU runs, or by a
+/// CPU about itself, before it is online.
+#[repr(transparent)]
+struct Word(AtomicU64);
+
+impl Word {
+    const fn new(value: u64) -> Word {
+        Word(AtomicU64::new(value))
+    }
+
+    #[inline(always)]
+    fn get(&self) -> u64 {
+        // ORDERING: Relaxed - nobody writes any more; what started this reader, CPU_ON, or told it
+        // that a CPU is online, ordered the write before.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, value: u64) {
+        // ORDERING: Relaxed - nobody else reads yet, see `get`.
+        self.0.store(value, Ordering::Relaxed);
+    }
+}

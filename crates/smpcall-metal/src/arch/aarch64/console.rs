@@ -4,19 +4,18 @@
 //! same time interleave their bytes; the kernel above decides who writes when.
 
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{boot, irq};
+use super::{Word, boot, irq};
 use crate::fdt::Tree;
 
 /// Data register; flag register, and its bit that says that the transmit queue is full.
-const DR: usize = 0x00;
-const FR: usize = 0x18;
+const DR: u64 = 0x00;
+const FR: u64 = 0x18;
 const FR_TXFF: u32 = 1 << 5;
 
 /// Where it is: until the device tree was read, where QEMU's virt has it, so that a boot without a
 /// device tree can say so.
-static BASE: AtomicUsize = AtomicUsize::new(0x0900_0000);
+static BASE: Word = Word::new(0x0900_0000);
 
 /// Finds the port that `/chosen` names, else the first PL011.
 pub(super) fn init(tree: Tree<'_>) {
@@ -27,15 +26,13 @@ pub(super) fn init(tree: Tree<'_>) {
         .or_else(|| tree.find_compatible(&["arm,pl011"]));
     if let Some(region) = device.and_then(|device| device.regions().next()) {
         boot::map(region.base, region.size, boot::Memory::Device);
-        // ORDERING: Relaxed - no other CPU runs yet.
-        BASE.store(region.base as usize, Ordering::Relaxed);
+        BASE.set(region.base);
     }
 }
 
 /// Sends `bytes`.
 pub(crate) fn write(bytes: &[u8]) {
-    // ORDERING: Relaxed - written once at boot, before any other CPU runs.
-    let base = BASE.load(Ordering::Relaxed);
+    let base = BASE.get();
     let flags = (base + FR) as *const u32;
     let data = (base + DR) as *mut u32;
     for &byte in bytes {

@@ -24,6 +24,7 @@ pub(crate) fn exit(code: u8) -> ! {
 pub(super) fn without_debugger(esr: u64, pc: u64) -> bool {
     const UNKNOWN: u64 = 0;
     const HLT_0XF000: u32 = 0xd45e_0000;
+    // ORDERING: Relaxed - of interest on the CPU that stored it.
     if esr >> 26 != UNKNOWN || EXITING.load(Ordering::Relaxed) == 0 {
         return false;
     }

@@ -12,10 +12,9 @@
 //! A CPU that comes back finds its SGIs of an earlier life cleared, in [`init_cpu`].
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::boot::{self, Memory};
-use super::{irq, time, trap};
+use super::{Word, irq, time, trap};
 use crate::MAX_CPUS;
 use crate::fdt::{Device, Region, Tree};
 
@@ -23,37 +22,37 @@ use crate::fdt::{Device, Region, Tree};
 const SGI: u32 = 0;
 
 /// What `send` writes: ICC_SGI1R_EL1, or GICD_SGIR with [`V2`] set. 0: the CPU cannot be reached.
-static DOORBELL: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+static DOORBELL: [Word; MAX_CPUS] = [const { Word::new(0) }; MAX_CPUS];
 /// A bit that is reserved, zero, in ICC_SGI1R_EL1.
 const V2: u64 = 1 << 63;
 /// The address part of the doorbells of 16 CPUs each, if [`IN_ORDER`].
-static GROUP: [AtomicU64; MAX_CPUS / 16] = [const { AtomicU64::new(0) }; MAX_CPUS / 16];
-/// Whether bit i of a target list is logical CPU 16 group + i, for all CPUs.
-static IN_ORDER: AtomicBool = AtomicBool::new(true);
+static GROUP: [Word; MAX_CPUS / 16] = [const { Word::new(0) }; MAX_CPUS / 16];
+/// Whether bit i of a target list is logical CPU 16 group + i, for all CPUs; 0 is no.
+static IN_ORDER: Word = Word::new(1);
 /// GICv3: each CPU's redistributor frame, 0 if it has none.
-static REDISTRIBUTOR: [AtomicUsize; MAX_CPUS] = [const { AtomicUsize::new(0) }; MAX_CPUS];
+static REDISTRIBUTOR: [Word; MAX_CPUS] = [const { Word::new(0) }; MAX_CPUS];
 /// The distributor, and GICv2's CPU interface, which `trap.S` reads. 0 with GICv3.
-static GICD: AtomicUsize = AtomicUsize::new(0);
-pub(super) static GICC: AtomicUsize = AtomicUsize::new(0);
+static GICD: Word = Word::new(0);
+pub(super) static GICC: Word = Word::new(0);
 
-const GICD_CTLR: usize = 0x000;
-const GICD_SGIR: usize = 0xf00;
-const GICR_CTLR: usize = 0x000;
-const GICR_TYPER: usize = 0x008;
-const GICR_WAKER: usize = 0x014;
+const GICD_CTLR: u64 = 0x000;
+const GICD_SGIR: u64 = 0xf00;
+const GICR_CTLR: u64 = 0x000;
+const GICR_TYPER: u64 = 0x008;
+const GICR_WAKER: u64 = 0x014;
 /// The second 64 KiB of a redistributor's frame: the SGIs' and PPIs' registers. They have the
 /// offsets that GICv2's distributor has them at, banked for each CPU.
-const GICR_SGI_FRAME: usize = 0x1_0000;
-const IGROUPR0: usize = 0x080;
-const ISENABLER0: usize = 0x100;
-const ICENABLER0: usize = 0x180;
-const ICPENDR0: usize = 0x280;
-const ICACTIVER0: usize = 0x380;
-const IPRIORITYR: usize = 0x400;
-const GICD_ITARGETSR: usize = 0x800;
-const GICD_CPENDSGIR: usize = 0xf10;
-const GICC_CTLR: usize = 0x000;
-const GICC_PMR: usize = 0x004;
+const GICR_SGI_FRAME: u64 = 0x1_0000;
+const IGROUPR0: u64 = 0x080;
+const ISENABLER0: u64 = 0x100;
+const ICENABLER0: u64 = 0x180;
+const ICPENDR0: u64 = 0x280;
+const ICACTIVER0: u64 = 0x380;
+const IPRIORITYR: u64 = 0x400;
+const GICD_ITARGETSR: u64 = 0x800;
+const GICD_CPENDSGIR: u64 = 0xf10;
+const GICC_CTLR: u64 = 0x000;
+const GICC_PMR: u64 = 0x004;
 /// A write to the distributor or redistributor has not reached everything yet.
 const GICD_CTLR_RWP: u32 = 1 << 31;
 const GICR_CTLR_RWP: u32 = 1 << 3;
@@ -61,8 +60,7 @@ const GICR_CTLR_RWP: u32 = 1 << 3;
 /// Rings CPU `cpu`. What this CPU stored before is visible to the handler there.
 #[inline(always)]
 pub(crate) fn send(cpu: u32) {
-    // ORDERING: Relaxed - written before `cpu` is online, so before anyone may call it.
-    let doorbell = DOORBELL[cpu as usize].load(Ordering::Relaxed);
+    let doorbell = DOORBELL[cpu as usize].get();
     if doorbell & V2 == 0 {
         publish();
         ring(doorbell);
@@ -75,10 +73,8 @@ pub(crate) fn send(cpu: u32) {
 /// Rings every CPU of `mask`.
 #[inline]
 pub(crate) fn send_mask(mask: &[u64]) {
-    // ORDERING: Relaxed - written at boot, before any other CPU runs.
-    let memory = GICC.load(Ordering::Relaxed) != 0;
-    // ORDERING: Relaxed - a CPU that turns out not to fit clears it before it is online.
-    match (IN_ORDER.load(Ordering::Relaxed), memory) {
+    let memory = GICC.get() != 0;
+    match (IN_ORDER.get() != 0, memory) {
         (true, false) => {
             publish();
             send_groups(mask);
@@ -99,8 +95,7 @@ fn send_groups(mask: &[u64]) {
                 break;
             }
             if rest & 0xffff != 0 {
-                // ORDERING: Relaxed - written at boot, before any other CPU runs.
-                ring(group.load(Ordering::Relaxed) | rest & 0xffff);
+                ring(group.get() | rest & 0xffff);
             }
             rest >>= 16;
         }
@@ -129,8 +124,7 @@ fn send_each(mask: &[u64]) {
         while rest != 0 {
             let cpu = word * 64 + rest.trailing_zeros() as usize;
             rest &= rest - 1;
-            // ORDERING: Relaxed - as in `send`.
-            let doorbell = DOORBELL.get(cpu).map_or(0, |d| d.load(Ordering::Relaxed));
+            let doorbell = DOORBELL.get(cpu).map_or(0, |d| d.get());
             if (doorbell ^ pending) & !list_of(doorbell) == 0 {
                 pending |= doorbell;
             } else {
@@ -168,8 +162,7 @@ fn complete() {
 /// GICv2: the doorbell is a store to device memory, which a dmb orders after earlier stores.
 #[inline(always)]
 fn ring_v2(doorbell: u64) {
-    // ORDERING: Relaxed - written at boot, before any other CPU runs.
-    let sgir = GICD.load(Ordering::Relaxed) + GICD_SGIR;
+    let sgir = GICD.get() + GICD_SGIR;
     // SAFETY: 1. a barrier and a device store to GICD_SGIR; 2. as in `ring`.
     unsafe {
         asm!(
@@ -200,15 +193,14 @@ pub(super) fn init(tree: Tree<'_>, hw_ids: &[u64]) {
         settle(distributor + GICD_CTLR, GICD_CTLR_RWP);
         write(distributor + GICD_CTLR, 1 << 4 | 1 << 1);
         settle(distributor + GICD_CTLR, GICD_CTLR_RWP);
-        // ORDERING: Relaxed - no other CPU runs yet; this holds for all of `init`.
-        GICD.store(distributor, Ordering::Relaxed);
+        GICD.set(distributor);
         find_redistributors(device, hw_ids);
         compute_doorbells(hw_ids);
     } else if let Some(device) = tree.find_compatible(&V2_NAMES) {
         let distributor = region(device, 0);
         write(distributor + GICD_CTLR, 1);
-        GICD.store(distributor, Ordering::Relaxed);
-        GICC.store(region(device, 1), Ordering::Relaxed);
+        GICD.set(distributor);
+        GICC.set(region(device, 1));
     } else {
         boot::fail("the device tree has neither a GICv2 nor a GICv3");
     }
@@ -222,10 +214,10 @@ fn find_redistributors(device: Device<'_>, hw_ids: &[u64]) {
         boot::map(base, size, Memory::Device);
         let mut frame = base;
         while frame + 0x2_0000 <= base + size {
-            let typer = frame as usize + GICR_TYPER;
+            let typer = frame + GICR_TYPER;
             let (flags, affinity) = (read(typer), read(typer + 4));
             if let Some(cpu) = hw_ids.iter().position(|id| packed(*id) == affinity) {
-                REDISTRIBUTOR[cpu].store(frame as usize, Ordering::Relaxed);
+                REDISTRIBUTOR[cpu].set(frame);
             }
             if flags & 1 << 4 != 0 {
                 break; // Last of this region.
@@ -254,32 +246,30 @@ fn compute_doorbells(hw_ids: &[u64]) {
         let range = aff0 >> 4; // RS: which 16 of Aff0's values the list means.
         let address = aff3 << 48 | range << 44 | aff2 << 32 | u64::from(SGI) << 24 | aff1 << 16;
         let doorbell = address | 1 << (aff0 & 0xf);
-        DOORBELL[cpu].store(doorbell, Ordering::Relaxed);
+        DOORBELL[cpu].set(doorbell);
         if cpu % 16 == 0 {
-            GROUP[cpu / 16].store(address, Ordering::Relaxed);
+            GROUP[cpu / 16].set(address);
         }
-        let group = GROUP[cpu / 16].load(Ordering::Relaxed);
+        let group = GROUP[cpu / 16].get();
         in_order &= doorbell == group | 1 << (cpu % 16);
     }
-    IN_ORDER.store(in_order, Ordering::Relaxed);
+    IN_ORDER.set(u64::from(in_order));
 }
 
 /// Whether an IPI could reach `cpu` once it runs.
 pub(super) fn has_interface(cpu: u32) -> bool {
-    // ORDERING: Relaxed - written at boot, before any other CPU runs.
-    let memory = GICC.load(Ordering::Relaxed) != 0;
+    let memory = GICC.get() != 0;
     let frame = REDISTRIBUTOR
         .get(cpu as usize)
-        .map_or(0, |frame| frame.load(Ordering::Relaxed));
+        .map_or(0, |frame| frame.get());
     if memory { cpu < 8 } else { frame != 0 }
 }
 
 /// This CPU's part of the controller, when it starts: the IPI and the timer enabled, nothing pending.
 pub(super) fn init_cpu(cpu: u32) {
-    // ORDERING: Relaxed - written at boot, before any other CPU runs; also for the next.
-    let gicc = GICC.load(Ordering::Relaxed);
+    let gicc = GICC.get();
     if gicc == 0 {
-        let frame = REDISTRIBUTOR[cpu as usize].load(Ordering::Relaxed);
+        let frame = REDISTRIBUTOR[cpu as usize].get();
         if frame == 0 {
             boot::fail("the boot CPU has no redistributor");
         }
@@ -287,13 +277,13 @@ pub(super) fn init_cpu(cpu: u32) {
         init_registers();
         trap::install(trap::Controller::Registers);
     } else {
-        init_memory(cpu, GICD.load(Ordering::Relaxed), gicc);
+        init_memory(cpu, GICD.get(), gicc);
         trap::install(trap::Controller::Memory);
     }
 }
 
 /// GICv3: wake the redistributor; SGIs and PPIs quiet, group 1, one priority; two of them enabled.
-fn init_redistributor(frame: usize) {
+fn init_redistributor(frame: u64) {
     const PROCESSOR_SLEEP: u32 = 1 << 1;
     const CHILDREN_ASLEEP: u32 = 1 << 2;
     let waker = frame + GICR_WAKER;
@@ -331,7 +321,7 @@ fn init_registers() {
 }
 
 /// GICv2: this CPU's banked registers, its interface, and the number by which others name it.
-fn init_memory(cpu: u32, gicd: usize, gicc: usize) {
+fn init_memory(cpu: u32, gicd: u64, gicc: u64) {
     quiet(gicd);
     for register in 0..4 {
         write(gicd + GICD_CPENDSGIR + 4 * register, !0);
@@ -342,15 +332,14 @@ fn init_memory(cpu: u32, gicd: usize, gicc: usize) {
     // The first byte is the target mask of SGI 0, which is always the reader itself. A controller
     // with one CPU reads as zero.
     let own = (read(gicd + GICD_ITARGETSR) & 0xff).max(1);
-    // ORDERING: Relaxed - this CPU is not online yet; going online publishes both.
-    DOORBELL[cpu as usize].store(V2 | u64::from(own << 16 | SGI), Ordering::Relaxed);
+    DOORBELL[cpu as usize].set(V2 | u64::from(own << 16 | SGI));
     if own != 1 << cpu {
-        IN_ORDER.store(false, Ordering::Relaxed);
+        IN_ORDER.set(0);
     }
 }
 
 /// SGIs and PPIs disabled, not pending, not active, of one priority.
-fn quiet(registers: usize) {
+fn quiet(registers: u64) {
     write(registers + ICENABLER0, !0);
     write(registers + ICPENDR0, !0);
     write(registers + ICACTIVER0, !0);
@@ -361,8 +350,7 @@ fn quiet(registers: usize) {
 
 /// This CPU leaves: nothing is signalled to it any more.
 pub(super) fn leave() {
-    // ORDERING: Relaxed - written at boot, before any other CPU runs.
-    let gicc = GICC.load(Ordering::Relaxed);
+    let gicc = GICC.get();
     if gicc == 0 {
         // SAFETY: ICC_IGRPEN1_EL1 off.
         unsafe {
@@ -378,27 +366,27 @@ pub(super) fn leave() {
 }
 
 /// The `index`-th region of the controller, mapped.
-fn region(device: Device<'_>, index: usize) -> usize {
+fn region(device: Device<'_>, index: usize) -> u64 {
     let Some(Region { base, size }) = device.regions().nth(index) else {
         boot::fail("the interrupt controller's node lacks a register region");
     };
     boot::map(base, size, Memory::Device);
-    base as usize
+    base
 }
 
 /// Waits until `busy` is clear at `address`.
-fn settle(address: usize, busy: u32) {
+fn settle(address: u64, busy: u32) {
     while read(address) & busy != 0 {
         irq::relax();
     }
 }
 
-fn read(address: usize) -> u32 {
+fn read(address: u64) -> u32 {
     // SAFETY: callers pass registers of the interrupt controller, in mapped regions of it.
     unsafe { (address as *const u32).read_volatile() }
 }
 
-fn write(address: usize, value: u32) {
+fn write(address: u64, value: u32) {
     // SAFETY: as in `read`; these registers affect interrupts only.
     unsafe { (address as *mut u32).write_volatile(value) };
 }

@@ -4,21 +4,19 @@
 //! serves. CPU_OFF is called by the CPU that leaves. AFFINITY_INFO says when it is off, and only then
 //! is its stack free. CPU_ON after that is a restart like the first start.
 
-use core::sync::atomic::{AtomicU8, Ordering};
-
 use aarch64_cpu::asm::barrier;
 use smccc::psci::{self, AffinityState, Error, LowestAffinityLevel};
 use smccc::{Hvc, Smc};
 
-use super::{boot, ipi, irq, percpu, time};
+use super::{Word, boot, ipi, irq, percpu, time};
 use crate::StartError;
 use crate::fdt::{PsciMethod, Tree};
 
 /// How PSCI is called: the device tree's answer.
-static METHOD: AtomicU8 = AtomicU8::new(NONE);
-const NONE: u8 = 0;
-const HVC: u8 = 1;
-const SMC: u8 = 2;
+static METHOD: Word = Word::new(NONE);
+const NONE: u64 = 0;
+const HVC: u64 = 1;
+const SMC: u64 = 2;
 
 unsafe extern "C" {
     /// `boot.S`: where PSCI enters, with the MMU off and the logical id in x0.
@@ -28,8 +26,7 @@ unsafe extern "C" {
 /// Calls a PSCI function the way the firmware wants it.
 macro_rules! psci {
     ($function:ident ( $($argument:expr),* )) => {
-        // ORDERING: Relaxed - written once at boot, before any other CPU runs.
-        match METHOD.load(Ordering::Relaxed) {
+        match METHOD.get() {
             HVC => psci::$function::<Hvc>($($argument),*),
             SMC => psci::$function::<Smc>($($argument),*),
             _ => Err(Error::NotSupported),
@@ -44,8 +41,7 @@ pub(super) fn init(tree: Tree<'_>) {
         Some(PsciMethod::Smc) => SMC,
         None => NONE,
     };
-    // ORDERING: Relaxed - no other CPU runs yet.
-    METHOD.store(method, Ordering::Relaxed);
+    METHOD.set(method);
 }
 
 /// Starts logical CPU `cpu`, which is off. It arrives in `__smpcall_secondary` some time later.
@@ -64,7 +60,10 @@ pub(crate) fn start(cpu: u32) -> Result<(), StartError> {
 }
 
 fn refused(error: Error) -> StartError {
-    StartError::Firmware(error.into())
+    match error {
+        Error::AlreadyOn | Error::OnPending => StartError::AlreadyRunning,
+        other => StartError::Firmware(other.into()),
+    }
 }
 
 /// Where a started CPU comes from `boot.S`: at EL1, MMU on, on its stack, interrupts off.
@@ -85,9 +84,9 @@ pub(crate) fn stop_self() -> ! {
     boot::fail("the firmware refused CPU_OFF")
 }
 
-/// Whether `cpu` is off, so that nothing uses its stack.
+/// Whether `cpu` is off, so that nothing uses its stack and it may be started again.
 pub(crate) fn is_stopped(cpu: u32) -> bool {
-    let Some(id) = hw_id(cpu) else { return true };
+    let Some(id) = hw_id(cpu) else { return false };
     psci!(affinity_info(id, LowestAffinityLevel::All)) == Ok(AffinityState::Off)
 }
 

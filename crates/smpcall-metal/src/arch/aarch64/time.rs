@@ -4,23 +4,21 @@
 //! `-icount shift=0` a tick is an instruction; older models have 62.5 MHz, for which the cycle
 //! counter of the PMU, which QEMU runs at 1 GHz, is the finer clock.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use aarch64_cpu::registers::{
     CNTFRQ_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVCT_EL0, ID_AA64DFR0_EL1, Readable as _,
     Writeable as _,
 };
 
-use super::boot;
+use super::{Word, boot};
 
 /// The virtual timer's interrupt, PPI 11 in the device tree's numbers, the same on every machine
 /// that follows Arm's base system architecture.
 pub(super) const PPI: u32 = 27;
 
 /// Nanoseconds a tick, times 2^32.
-static NS_PER_TICK: AtomicU64 = AtomicU64::new(0);
-/// Whether there is a PMU.
-static HAS_PMU: AtomicBool = AtomicBool::new(false);
+static NS_PER_TICK: Word = Word::new(0);
+/// Whether there is a PMU; 0 is no.
+static HAS_PMU: Word = Word::new(0);
 
 /// Once, on the boot CPU.
 pub(super) fn init() {
@@ -30,9 +28,8 @@ pub(super) fn init() {
     }
     // PMUVer: 0 is no PMU, 15 is one that the architecture does not describe.
     let version = ID_AA64DFR0_EL1.get() >> 8 & 0xf;
-    // ORDERING: Relaxed - no other CPU runs yet; also for the next.
-    NS_PER_TICK.store((1_000_000_000 << 32) / frequency, Ordering::Relaxed);
-    HAS_PMU.store(version != 0 && version != 0xf, Ordering::Relaxed);
+    NS_PER_TICK.set((1_000_000_000 << 32) / frequency);
+    HAS_PMU.set(u64::from(version != 0 && version != 0xf));
 }
 
 /// On each CPU that starts: timer off, cycle counter on.
@@ -64,8 +61,7 @@ pub(crate) fn cycles() -> u64 {
 /// Nanoseconds since the counter's start.
 #[inline]
 pub(crate) fn now_ns() -> u64 {
-    // ORDERING: Relaxed - written once at boot, before any other CPU runs.
-    let scale = NS_PER_TICK.load(Ordering::Relaxed);
+    let scale = NS_PER_TICK.get();
     (u128::from(cycles()) * u128::from(scale) >> 32) as u64
 }
 
@@ -106,6 +102,5 @@ pub(super) fn on_interrupt(pc: u64) {
 
 #[inline(always)]
 fn has_pmu() -> bool {
-    // ORDERING: Relaxed - written once at boot, before any other CPU runs.
-    HAS_PMU.load(Ordering::Relaxed)
+    HAS_PMU.get() != 0
 }

@@ -38,35 +38,39 @@
 
     // An image that was built with SIMD registers has them in the handler too: all 32, and the
     // status, since only the lower halves of v8-v15 are the callee's to preserve.
+    .macro  all_simd operation
+    \operation q0, q1, [sp, #16]
+    \operation q2, q3, [sp, #48]
+    \operation q4, q5, [sp, #80]
+    \operation q6, q7, [sp, #112]
+    \operation q8, q9, [sp, #144]
+    \operation q10, q11, [sp, #176]
+    \operation q12, q13, [sp, #208]
+    \operation q14, q15, [sp, #240]
+    \operation q16, q17, [sp, #272]
+    \operation q18, q19, [sp, #304]
+    \operation q20, q21, [sp, #336]
+    \operation q22, q23, [sp, #368]
+    \operation q24, q25, [sp, #400]
+    \operation q26, q27, [sp, #432]
+    \operation q28, q29, [sp, #464]
+    \operation q30, q31, [sp, #496]
+    .endm
+
     .macro  save_simd
-    .arch_extension fp
-    .arch_extension simd
     sub     sp, sp, #528
-    .irp    n, 0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30
-    simd_pair stp, \n
-    .endr
+    all_simd stp
     mrs     x1, fpsr
     mrs     x2, fpcr
-    stp     x1, x2, [sp, #512]
+    stp     x1, x2, [sp]
     .endm
 
     .macro  restore_simd
-    ldp     x1, x2, [sp, #512]
+    ldp     x1, x2, [sp]
     msr     fpsr, x1
     msr     fpcr, x2
-    .irp    n, 0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30
-    simd_pair ldp, \n
-    .endr
+    all_simd ldp
     add     sp, sp, #528
-    .endm
-
-    .macro  simd_pair operation, n
-    .altmacro
-    simd_pair_of \operation, \n, %(\n + 1)
-    .noaltmacro
-    .endm
-    .macro  simd_pair_of operation, n, m
-    \operation q\n, q\m, [sp, #(\n * 16)]
     .endm
 
     // w0: the interrupt's number as the controller gave it; x0 may be clobbered.
