@@ -1,1 +1,56 @@
-//! (filled by the next commits)
+//! Cross-CPU calls on Linux user space: a CPU is a pinned thread.
+//!
+//! [`Machine::builder`] boots one thread per CPU of the process's affinity mask, each pinned and
+//! numbered by its real id. Any thread may call: a CPU of the machine, or one that is none.
+//!
+//! ```
+//! use smpcall_hosted::{CpuId, Machine};
+//!
+//! let machine = Machine::builder().count(2).boot()?;
+//! let name = String::from("borrowed");
+//! let answer = machine.call(CpuId::new(1), || format!("{name} on {:?}", machine.current_cpu()))?;
+//! assert_eq!(answer, "borrowed on Some(CPU1)");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | file | holds |
+//! |---|---|
+//! | `machine.rs` | building, booting and shutting down; `spawn_on` |
+//! | `platform.rs` | [`Hosted`], the platform that the core runs on |
+//! | `thread.rs` | the life of a CPU's thread: pin, arrive, idle, leave |
+//! | `local.rs` | which CPU this thread is, and its soft interrupt flag |
+//! | `affinity.rs` | which CPUs the computer offers; pinning |
+//!
+//! **Waiting and re-entrancy.** Every wait of a CPU in this crate is a poll point: while a CPU waits for
+//! a call of its own, it runs the calls that others have sent to it, in handler context. So a
+//! called function may run in the middle of any waited call of the same thread, and must
+//! not need a `RefCell` borrow or a lock that the waiting code holds.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("smpcall-hosted runs on Linux: it uses futexes and CPU affinity");
+
+mod affinity;
+mod local;
+mod machine;
+mod platform;
+mod thread;
+
+pub use affinity::{HostCpus, host_cpu};
+pub use machine::{BootError, Builder, JoinHandle, Machine};
+pub use platform::{Hosted, PanicReport, Payload};
+pub use smpcall::{
+    BadParam, BootParams, CallError, CpuCallbacks, CpuId, CpuState, Csd, HotplugError, IrqsOff,
+    Platform, PostManyError, Reason, Refused, Report, Smp, Stall, StallCause, StartError,
+};
+
+/// Words of a CPU mask: 1,024 CPUs.
+pub const WORDS: usize = 16;
+
+/// Posted closures that fit per target.
+pub const ROOM: usize = 32;
+
+/// A set of CPUs of a machine.
+pub type CpuMask = smpcall::CpuMask<WORDS>;
+
+/// The core's instance that a [`Machine`] derefs to.
+pub type HostedSmp = Smp<Hosted, WORDS, ROOM>;

@@ -9,7 +9,12 @@ mod arch;
 #[cfg(not(target_arch = "x86_64"))]
 #[expect(dead_code, reason = "each port asks the device tree some of the questions")]
 mod fdt;
+mod platform;
+mod print;
 pub mod raw;
+
+pub use platform::{Metal, WORDS};
+pub use print::print_line;
 
 /// How many logical CPUs one image supports.
 pub const MAX_CPUS: usize = 512;

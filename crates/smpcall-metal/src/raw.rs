@@ -5,6 +5,9 @@
 
 use crate::{Boot, StartError, arch};
 
+/// The architecture's name: `x86_64`, `aarch64` or `riscv64`.
+pub const NAME: &str = arch::NAME;
+
 /// The command line and the CPUs.
 #[inline]
 pub fn info() -> &'static Boot {

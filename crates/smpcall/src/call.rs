@@ -310,7 +310,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         mailbox: &Mailbox,
         run: crate::mailbox::MailFn,
     ) -> bool {
-        if !self.act(cpu, area.bell.ring_unless_polling()) && mailbox.retract(run) {
+        if !self.act(cpu, area, area.bell.ring_unless_polling()) && mailbox.retract(run) {
             return true;
         }
         self.wait_until(waiter, cpu, || mailbox.is_done());

@@ -169,7 +169,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// `params.nr_cpus` on are cut off both. Interrupts are off or no IPI can arrive yet.
     ///
     /// # Panics
-    /// If the caller is not one of the present CPUs: the platform numbers its CPUs wrongly.
+    /// If the caller is not one of the present CPUs (the platform numbers its CPUs wrongly), or is
+    /// online already.
     #[doc(alias = "call_function_init")]
     #[doc(alias = "setup_nr_cpu_ids")]
     pub fn init(&'static self, possible: &CpuMask<W>, present: &CpuMask<W>, params: &BootParams) {
@@ -177,7 +178,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         unsafe { self.set_up(possible, present, params) };
         let boot = self.platform.current_cpu();
         let boot = boot.filter(|&boot| self.present.contains(boot));
-        self.open_cpu(boot.expect("`init` runs on a present CPU"));
+        let boot = boot.expect("`init` runs on a present CPU");
+        assert!(
+            self.hotplug.step(boot, OFFLINE, ARRIVED),
+            "`init` runs once"
+        );
+        self.open_cpu(boot);
     }
 
     /// As [`init`](Self::init) for an instance without a boot CPU: all are offline.

@@ -198,25 +198,18 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
     }
 
-    /// Goes from polling to sleep and back: `park(word, value)` must sleep while the doorbell
-    /// `word` still holds `value`, as a futex wait does, and may return early. What came is run.
+    /// Goes from polling to sleep and back, by the platform's `park`; between
+    /// [`idle_enter`](Self::idle_enter) and [`idle_exit`](Self::idle_exit). What came is run.
     #[cfg(not(loom))]
-    pub fn idle_park(&self, park: impl FnOnce(&core::sync::atomic::AtomicU32, u32)) {
+    pub fn idle_park(&self) {
         let Some(me) = self.platform().current_cpu() else {
             return;
         };
         let area = self.own(me);
         if area.bell.stop_polling(bell::PARKED) && !area.looks_pending() {
-            park(area.bell.word(), bell::PARKED);
+            self.platform().park(area.bell.word(), bell::PARKED);
         }
         self.drain_with_irqs_off(me);
-    }
-
-    /// The doorbell word of a CPU, which a sender's [`Platform::wake`] has to wake; `None` for an
-    /// id beyond the instance's capacity.
-    #[cfg(not(loom))]
-    pub fn doorbell(&self, cpu: CpuId) -> Option<&core::sync::atomic::AtomicU32> {
-        Some(self.area(cpu)?.bell.word())
     }
 
     fn drain_with_irqs_off(&self, me: CpuId) {

@@ -22,6 +22,7 @@
 //! | `smp.rs` | the instance; waiting |
 //! | `call.rs`, `post.rs`, `many.rs` | the send side |
 //! | `interrupt.rs` | the receive side and the idle loop |
+//! | `sleep.rs` | work in a CPU's ordinary context |
 //! | `hotplug.rs`, `params.rs` | CPUs come and go; boot parameters |
 //! | `bell.rs`, `mailbox.rs`, `queue.rs`, `record.rs`, `csd.rs`, `pool.rs`, `broadcast.rs` | the protocol's parts, each with its state diagram |
 //! | `area.rs`, `job.rs`, `guard.rs`, `cpu.rs`, `error.rs`, `platform.rs`, `sync.rs` | what they are made of |
@@ -48,6 +49,7 @@ mod pool;
 mod post;
 mod queue;
 mod record;
+mod sleep;
 mod smp;
 mod stall;
 mod sync;

@@ -241,7 +241,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                     ran.remove(cpu);
                 }
                 other => {
-                    self.act(cpu, other);
+                    self.act(cpu, area, other);
                 }
             }
         }

@@ -5,6 +5,8 @@
 //! context it is called and what ordering it must give; `docs/porting.md` walks through a port.
 
 use core::fmt;
+#[cfg(not(loom))]
+use core::sync::atomic::AtomicU32;
 
 use crate::cpu::CpuId;
 use crate::error::{CallError, StartError};
@@ -67,12 +69,37 @@ pub unsafe trait Platform: Sync + Sized + 'static {
         cpus.iter().for_each(|cpu| self.send_ipi(cpu));
     }
 
-    /// Wakes a CPU that sleeps in its platform's `park` on its doorbell word.
+    /// Sleeps while `word`, this CPU's doorbell, holds `value`; may return early for any reason.
     ///
-    /// As [`send_ipi`](Self::send_ipi), which is the default.
+    /// Task context, interrupts on. A futex wait on hosted; on bare metal: interrupts off, a look,
+    /// the halt instruction, interrupts on. The default relaxes.
+    #[cfg(not(loom))]
+    fn park(&self, word: &AtomicU32, value: u32) {
+        let _ = (word, value);
+        self.relax(u32::MAX);
+    }
+
+    /// Wakes a CPU that [`park`](Self::park)s on `word`. As [`send_ipi`](Self::send_ipi), which
+    /// is the default.
+    #[cfg(not(loom))]
     #[inline]
-    fn wake(&self, cpu: CpuId) {
+    fn wake(&self, cpu: CpuId, word: &AtomicU32) {
+        let _ = word;
         self.send_ipi(cpu);
+    }
+
+    /// Blocks a thread that is no CPU while `word` holds `value`; may return early. The default relaxes.
+    #[cfg(not(loom))]
+    fn block(&self, word: &AtomicU32, value: u32) {
+        let _ = (word, value);
+        self.relax(u32::MAX);
+    }
+
+    /// Wakes who [`block`](Self::block)s on the word at this address, which may be gone by now: the
+    /// address is all that may be used.
+    #[cfg(not(loom))]
+    fn unblock(&self, word: *const AtomicU32) {
+        let _ = word;
     }
 
     /// One turn of a wait: the CPU's relax instruction, or giving up the processor when `spins`,

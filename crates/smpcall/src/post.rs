@@ -323,7 +323,7 @@ pub(crate) unsafe fn run_and_report<P: Platform>(context: Context, f: impl FnOnc
 ///
 /// # Safety
 /// 1. `smp` is a `Smp<P, W, D>` that is alive, which the queued descriptor implies.
-unsafe fn wait_for_dropped<P: Platform, const W: usize, const D: usize>(
+pub(crate) unsafe fn wait_for_dropped<P: Platform, const W: usize, const D: usize>(
     smp: *const (),
     target: CpuId,
     queued: &dyn Fn() -> bool,

@@ -16,6 +16,8 @@ use core::ptr::NonNull;
 use crate::job::{self, Job, Outcome};
 use crate::platform::Platform;
 use crate::queue::{Closed, Context, Node, Queue};
+#[cfg(not(loom))]
+use crate::sleep::Waker;
 use crate::sync::{AtomicU32, UnsafeCell, ord};
 
 /// A job that is waited for.
@@ -24,6 +26,9 @@ pub(crate) struct Record<F, O> {
     node: Node,
     done: AtomicU32,
     job: UnsafeCell<Job<F, O>>,
+    /// In the may-sleep lane: how to wake the waiter.
+    #[cfg(not(loom))]
+    waker: UnsafeCell<*const ()>,
 }
 
 impl<F, O> Record<F, O> {
@@ -33,6 +38,8 @@ impl<F, O> Record<F, O> {
             node: Node::new(),
             done: AtomicU32::new(0),
             job: UnsafeCell::new(Job::new(closure)),
+            #[cfg(not(loom))]
+            waker: UnsafeCell::new(core::ptr::null()),
         }
     }
 
@@ -80,6 +87,61 @@ impl<F, O> Record<F, O> {
         // SAFETY: 1 of `push` — `run` is set, the record stays; 2 — ours alone.
         unsafe { queue.push(NonNull::from(self).cast()) }
     }
+}
+
+#[cfg(not(loom))]
+impl<F, O> Record<F, O> {
+    /// The word that becomes 1 when the record is done.
+    pub(crate) fn done_word(&self) -> &AtomicU32 {
+        &self.done
+    }
+
+    /// Queues the record in a may-sleep lane; its end wakes the waiter.
+    ///
+    /// # Safety
+    /// As [`Self::push`]; 3. the waker lives as long as the record.
+    pub(crate) unsafe fn push_sleeping<P, R, const W: usize, const D: usize>(
+        &self,
+        queue: &Queue,
+        waker: &Waker<P, W, D>,
+    ) -> Result<(), Closed>
+    where
+        P: Platform,
+        F: FnOnce() -> R,
+        O: IsOutcome<P, R>,
+    {
+        // SAFETY: not queued yet, so ours.
+        self.waker
+            .with_mut(|slot| unsafe { slot.write(core::ptr::from_ref(waker).cast()) });
+        // SAFETY: 1 — in no queue yet.
+        unsafe { self.node.set_run(run_sleeping::<P, F, R, W, D>) };
+        // SAFETY: 1 of `push` — `run` is set, the record stays; 2 — ours alone.
+        unsafe { queue.push(NonNull::from(self).cast()) }
+    }
+}
+
+/// Runs a record of the may-sleep lane.
+///
+/// # Safety
+/// As [`crate::queue::NodeFn`].
+#[cfg(not(loom))]
+unsafe fn run_sleeping<P: Platform, F: FnOnce() -> R, R, const W: usize, const D: usize>(
+    context: Context,
+    node: NonNull<Node>,
+) {
+    let record = node.cast::<Record<F, Outcome<P, R>>>();
+    // SAFETY: 1 of `NodeFn` — the node heads a record of this type, alive until `done`.
+    let waker = unsafe { record.as_ref() }
+        .waker
+        .with(|waker| unsafe { *waker });
+    // SAFETY: 3 of `push_sleeping` — alive as the record is.
+    let waker = unsafe { &*waker.cast::<Waker<P, W, D>>() }.copy();
+    // SAFETY: as above; only the address is used once the record is done.
+    let done = NonNull::from(&unsafe { record.as_ref() }.done);
+    // SAFETY: as this function.
+    unsafe { run_record::<P, F, R>(context, node) };
+    // SAFETY: 1 — we run on a CPU of the instance.
+    unsafe { waker.wake(done) };
 }
 
 /// Ties the record's second parameter to its closure's outcome.

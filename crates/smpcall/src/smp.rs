@@ -3,6 +3,8 @@
 //! `Smp<P, W, D>` is generic over the platform, the mask width in words (`64 * W` CPUs) and the
 //! room for posted closures per target. A kernel has one in a `static`; tests have many.
 
+#[cfg(not(loom))]
+use core::mem::MaybeUninit;
 use core::panic::Location;
 
 use crate::area::Area;
@@ -40,6 +42,25 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             online: AtomicCpuMask::new(),
             nr_cpu_ids: AtomicU32::new(0),
             hotplug: Hotplug::new(),
+        }
+    }
+
+    /// As [`new`](Self::new), built where it stays: an instance for many CPUs is megabytes.
+    #[cfg(not(loom))]
+    pub fn emplace(place: &mut MaybeUninit<Self>, platform: P) -> &mut Self {
+        let smp = place.as_mut_ptr();
+        // SAFETY: every field is written below through a pointer into the place, and nothing is
+        // read before that.
+        unsafe {
+            let areas = (&raw mut (*smp).areas).cast::<Area<W, D>>();
+            (0..64 * W).for_each(|i| areas.add(i).write(Area::new()));
+            (&raw mut (*smp).platform).write(platform);
+            (&raw mut (*smp).possible).write(AtomicCpuMask::new());
+            (&raw mut (*smp).present).write(AtomicCpuMask::new());
+            (&raw mut (*smp).online).write(AtomicCpuMask::new());
+            (&raw mut (*smp).nr_cpu_ids).write(AtomicU32::new(0));
+            (&raw mut (*smp).hotplug).write(Hotplug::new());
+            place.assume_init_mut()
         }
     }
 
@@ -136,16 +157,19 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Rings a CPU for what was published; `false` when it turned out to be offline.
     #[inline]
     pub(crate) fn ring(&self, cpu: CpuId, area: &Area<W, D>) -> bool {
-        self.act(cpu, area.bell.ring())
+        self.act(cpu, area, area.bell.ring())
     }
 
     /// Does what a ring demands.
     #[inline]
-    pub(crate) fn act(&self, cpu: CpuId, ring: Ring) -> bool {
+    pub(crate) fn act(&self, cpu: CpuId, area: &Area<W, D>, ring: Ring) -> bool {
         match ring {
             Ring::Heard => {}
             Ring::Kick => self.platform.send_ipi(cpu),
-            Ring::Wake => self.platform.wake(cpu),
+            #[cfg(not(loom))]
+            Ring::Wake => self.platform.wake(cpu, area.bell.word()),
+            #[cfg(loom)]
+            Ring::Wake => self.platform.send_ipi(cpu),
             Ring::Closed => return false,
         }
         true

@@ -1,0 +1,249 @@
+//! The platform: futexes wake, the soft flag masks, threads are CPUs.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{OnceLock, Weak};
+use std::time::Instant;
+
+use smpcall::{CpuId, Platform, Report, StartError};
+
+use crate::local;
+use crate::machine::Inner;
+use crate::thread;
+
+/// What a caught panic carries.
+pub type Payload = Box<dyn Any + Send>;
+
+/// A panic that reached no caller.
+pub struct PanicReport<'a> {
+    /// Where the function ran.
+    pub cpu: CpuId,
+    /// The panic's payload.
+    pub payload: &'a Payload,
+}
+
+impl PanicReport<'_> {
+    /// The panic's message, if it has one.
+    pub fn message(&self) -> &str {
+        let literal = self.payload.downcast_ref::<&str>().copied();
+        literal
+            .or_else(|| self.payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("(no message)")
+    }
+}
+
+impl fmt::Debug for PanicReport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PanicReport")
+            .field("cpu", &self.cpu)
+            .field("message", &self.message())
+            .finish()
+    }
+}
+
+impl fmt::Display for PanicReport<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a function posted to CPU {} panicked: {}",
+            self.cpu,
+            self.message()
+        )
+    }
+}
+
+/// Where reports go.
+pub(crate) type Reporter = Box<dyn Fn(&dyn fmt::Display) + Send + Sync>;
+
+/// The platform of a [`Machine`](crate::Machine).
+pub struct Hosted {
+    pub(crate) inner: OnceLock<Weak<Inner>>,
+    /// The computer's CPU that each CPU is pinned to.
+    pub(crate) host_cpus: Vec<u32>,
+    pub(crate) nodes: Vec<u32>,
+    /// More CPUs than the computer has: give the processor away instead of spinning.
+    pub(crate) oversubscribed: bool,
+    pub(crate) reporter: Reporter,
+    pub(crate) epoch: Instant,
+    pub(crate) kicks: AtomicU64,
+    pub(crate) wakes: AtomicU64,
+}
+
+impl fmt::Debug for Hosted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hosted")
+            .field("host_cpus", &self.host_cpus)
+            .field("oversubscribed", &self.oversubscribed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Hosted {
+    /// How many sleeping CPUs senders have woken so far.
+    pub fn wakes(&self) -> u64 {
+        // ORDERING: Relaxed — a statistic.
+        self.wakes.load(Ordering::Relaxed)
+    }
+
+    /// How many kicks were sent to busy CPUs so far; a busy CPU hears them at its next poll point.
+    pub fn kicks(&self) -> u64 {
+        // ORDERING: Relaxed — a statistic.
+        self.kicks.load(Ordering::Relaxed)
+    }
+
+    /// The computer's CPU that a CPU of the machine is pinned to.
+    pub fn host_cpu_of(&self, cpu: CpuId) -> Option<u32> {
+        self.host_cpus.get(cpu.index()).copied()
+    }
+}
+
+/// Turns of a wait before the processor is given away.
+const SPINS_BEFORE_YIELD: u32 = 10_000;
+/// The same with more CPUs than the computer has.
+const SPINS_BEFORE_YIELD_SHARED: u32 = 50;
+/// Turns of a wait without the pause instruction, which costs more than a line's way here and back.
+const SPINS_BEFORE_PAUSE: u32 = 1_000;
+
+// SAFETY: 1 — a thread becomes a CPU by `local::become_cpu` in its own machine's `thread` module,
+// and the state machine of the core's hotplug lets one thread at a time be online as a CPU; a
+// thread cannot change its CPU in a call. 2 — calls are taken only at poll points, which look at
+// the soft flag. 3 — `catch_unwind`.
+unsafe impl Platform for Hosted {
+    type Panic = Payload;
+
+    const WAITERS_SERVE: bool = true;
+
+    #[inline]
+    fn current_cpu(&self) -> Option<CpuId> {
+        local::current_of(self).map(CpuId::new)
+    }
+
+    #[inline]
+    fn irqs_save(&self) -> bool {
+        local::irqs_save()
+    }
+
+    #[inline]
+    fn irqs_restore(&self, were_on: bool) {
+        local::irqs_restore(were_on);
+    }
+
+    #[inline]
+    fn irqs_enabled(&self) -> bool {
+        local::irqs_enabled()
+    }
+
+    fn send_ipi(&self, _cpu: CpuId) {
+        // ORDERING: Relaxed — a statistic. The busy CPU sees its doorbell at its next poll point.
+        self.kicks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn park(&self, word: &AtomicU32, value: u32) {
+        // An early return (EINTR, a changed word) is allowed by the contract.
+        let _ =
+            rustix::thread::futex::wait(word, rustix::thread::futex::Flags::PRIVATE, value, None);
+    }
+
+    fn wake(&self, _cpu: CpuId, word: &AtomicU32) {
+        // ORDERING: Relaxed — a statistic.
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+        // A wake cannot fail on a private futex of our own.
+        let _ = rustix::thread::futex::wake(word, rustix::thread::futex::Flags::PRIVATE, 1);
+    }
+
+    fn block(&self, word: &AtomicU32, value: u32) {
+        self.park(word, value);
+    }
+
+    fn unblock(&self, word: *const AtomicU32) {
+        // The word may be gone: only its address goes to the kernel, and a stranger that waits there
+        // by now takes a spurious wake-up.
+        // SAFETY: FUTEX_WAKE does not dereference the address.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word,
+                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+                1,
+            );
+        }
+    }
+
+    #[inline]
+    fn relax(&self, spins: u32) {
+        if spins >= SPINS_BEFORE_PAUSE || self.oversubscribed {
+            self.relax_longer(spins);
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    fn node_of(&self, cpu: CpuId) -> u32 {
+        let host = self.host_cpus.get(cpu.index()).copied().unwrap_or(0);
+        self.nodes.get(host as usize).copied().unwrap_or(0)
+    }
+
+    fn start_cpu(&self, cpu: CpuId) -> Result<(), StartError> {
+        let inner = self
+            .inner
+            .get()
+            .and_then(Weak::upgrade)
+            .ok_or(StartError::NoSuchCpu)?;
+        thread::start(&inner, cpu)
+    }
+
+    fn catch<R>(&self, f: impl FnOnce() -> R) -> Result<R, Payload> {
+        panic::catch_unwind(AssertUnwindSafe(f))
+    }
+
+    fn resume(&self, payload: Payload) -> ! {
+        panic::resume_unwind(payload)
+    }
+
+    fn report(&self, report: Report<'_>) {
+        (self.reporter)(&report);
+    }
+
+    fn report_panic(&self, cpu: CpuId, payload: Payload) {
+        (self.reporter)(&PanicReport {
+            cpu,
+            payload: &payload,
+        });
+        // A payload whose drop panics must not take the CPU with it.
+        if let Err(second) = self.catch(move || drop(payload)) {
+            std::mem::forget(second);
+        }
+    }
+
+    fn fatal(&self, message: fmt::Arguments<'_>) -> ! {
+        eprintln!("smpcall: fatal: {message}");
+        std::process::abort()
+    }
+}
+
+impl Hosted {
+    /// The later turns of a wait: the pause instruction, then giving the processor away.
+    #[cold]
+    fn relax_longer(&self, spins: u32) {
+        let limit = if self.oversubscribed {
+            SPINS_BEFORE_YIELD_SHARED
+        } else {
+            SPINS_BEFORE_YIELD
+        };
+        if spins < limit {
+            std::hint::spin_loop();
+        } else {
+            rustix::thread::sched_yield();
+        }
+    }
+}
+
+/// The error of a refused pin, as the core carries it.
+pub(crate) fn refused(error: &io::Error) -> StartError {
+    StartError::Refused(i64::from(error.raw_os_error().unwrap_or(0)))
+}

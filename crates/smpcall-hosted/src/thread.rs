@@ -1,0 +1,96 @@
+//! The life of a CPU's thread: pin, arrive, idle, leave.
+//!
+//! An idle CPU polls for a while, for a call to it then costs no system call; then it parks on its
+//! doorbell word, which is a futex, and a sender wakes it.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use smpcall::{CpuId, StartError};
+
+use crate::affinity;
+use crate::local;
+use crate::machine::Inner;
+use crate::platform::refused;
+
+/// Looks between two looks at the clock.
+const LOOKS_PER_CLOCK: u32 = 64;
+
+/// Starts the thread of a CPU; answers once it is pinned and about to arrive.
+pub(crate) fn start(inner: &Arc<Inner>, cpu: CpuId) -> Result<(), StartError> {
+    let host_cpu = inner
+        .smp
+        .platform()
+        .host_cpu_of(cpu)
+        .ok_or(StartError::NoSuchCpu)?;
+    let (pinned, answer) = mpsc::sync_channel(1);
+    let machine = Arc::clone(inner);
+    let thread = std::thread::Builder::new()
+        .name(format!("smpcall/{cpu}"))
+        .spawn(move || {
+            let result = affinity::pin_to(host_cpu);
+            let arrives = result.is_ok();
+            // The receiver waits below.
+            let _ = pinned.send(result);
+            if arrives {
+                live(&machine, cpu);
+            }
+        })
+        .map_err(|error| refused(&error))?;
+    let result = answer
+        .recv()
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into()));
+    inner.keep_thread(cpu, thread);
+    result.map_err(|error| refused(&error))
+}
+
+/// From arriving to leaving.
+fn live(machine: &Inner, cpu: CpuId) {
+    let smp = &machine.smp;
+    local::become_cpu(smp.platform(), cpu.get());
+    local::irqs_save();
+    if smp.online_this_cpu() {
+        local::irqs_restore(true);
+        while smp.is_online(cpu) && !smp.leave_if_asked() {
+            let stopping = machine.is_stopping();
+            if stopping && smp.offline_this_cpu().is_ok() {
+                break;
+            }
+            smp.run_tasks();
+            machine.run_jobs(cpu);
+            idle(machine, cpu);
+        }
+    }
+    local::resign();
+}
+
+/// Idles until something other than a call wants the thread.
+fn idle(machine: &Inner, cpu: CpuId) {
+    let smp = &machine.smp;
+    let wanted = || {
+        smp.is_asked_to_leave() || smp.has_tasks() || machine.has_jobs(cpu) || machine.is_stopping()
+    };
+    smp.idle_enter();
+    while !wanted() {
+        if !poll_for(machine, machine.poll_time) && !wanted() {
+            smp.idle_park();
+        }
+    }
+    smp.idle_exit();
+}
+
+/// Polls until something ran or the time is up; answers whether something ran.
+fn poll_for(machine: &Inner, time: Duration) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..LOOKS_PER_CLOCK {
+            if machine.smp.idle_poll() {
+                return true;
+            }
+        }
+        if start.elapsed() >= time {
+            return false;
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The may-sleep lane: work in a CPU's ordinary context.
+//!
+//! What `run_on_cpu` and `post_task` queue runs in the target's task context, from its idle loop,
+//! with interrupts on: it may block and make waited calls. Calls to the target go on meanwhile.
+//! A CPU that waits here idles, and serves its own calls; a thread that is no CPU blocks.
+//!
+//! The lane is a queue of its own, so that a drain in a handler never sees it. Edges: E1, E2, E7.
+
+use core::pin::Pin;
+use core::ptr::NonNull;
+#[cfg(not(loom))]
+use core::sync::atomic::AtomicU32;
+
+use crate::cpu::CpuId;
+use crate::csd::{Csd, DropWait};
+use crate::error::{CallError, Refused};
+use crate::job::Outcome;
+use crate::platform::Platform;
+use crate::post;
+use crate::record::Record;
+use crate::smp::Smp;
+
+/// How often a waiting CPU looks before it parks.
+const LOOKS_BEFORE_PARK: u32 = 2000;
+
+#[cfg(not(loom))]
+impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
+    /// Runs `f` in the ordinary context of `cpu`, where it may sleep, and answers its result.
+    ///
+    /// It runs when the CPU reaches its idle loop ([`run_tasks`](Self::run_tasks)), interrupts on.
+    /// This CPU takes calls while it waits. On the calling CPU `f` runs at once.
+    ///
+    /// # Errors
+    /// Hands the closure back: `NoSuchCpu`, `Offline`, `InterruptsOff`, `InHandler`.
+    #[doc(alias = "smp_call_on_cpu")]
+    #[track_caller]
+    pub fn run_on_cpu<R, F>(&self, cpu: CpuId, f: F) -> Result<R, Refused<F>>
+    where
+        F: FnOnce() -> R + Send,
+        R: Send,
+    {
+        let me = self.platform.current_cpu();
+        if let Err(error) = self.may_wait(me) {
+            return Err(Refused::new(error, f));
+        }
+        if me == Some(cpu) {
+            return Ok(f());
+        }
+        let Some(area) = self.area(cpu) else {
+            return Err(Refused::new(self.refusal(cpu), f));
+        };
+        let record = Record::<F, Outcome<P, R>>::new(f);
+        let waker = Waker {
+            smp: core::ptr::from_ref(self),
+            waiter: me,
+        };
+        // SAFETY: 1 — new, and waited for below; 2 — this instance's queue.
+        let pushed = unsafe { record.push_sleeping::<P, R, W, D>(&area.queues.sleeping, &waker) };
+        if pushed.is_err() {
+            // SAFETY: 1 — refused.
+            return Err(Refused::new(self.refusal(cpu), unsafe {
+                record.into_closure()
+            }));
+        }
+        self.ring(cpu, area);
+        match me {
+            Some(_) => self.idle_until(|| record.is_done()),
+            None => {
+                while !record.is_done() {
+                    self.platform.block(record.done_word(), 0);
+                }
+            }
+        }
+        // SAFETY: 1 — done.
+        Ok(self.unwrap(unsafe { record.into_outcome() }))
+    }
+
+    /// Queues a descriptor's function to run in the ordinary context of `cpu`, and does not wait.
+    ///
+    /// As [`post_csd`](Self::post_csd), in the may-sleep lane; on the calling CPU too it is queued.
+    ///
+    /// # Errors
+    /// `Busy`, `NoSuchCpu`, `Offline`.
+    #[doc(alias = "queue_work_on")]
+    pub fn post_task<F>(&self, cpu: CpuId, csd: Pin<&Csd<F>>) -> Result<(), CallError>
+    where
+        F: Fn() + Copy + Send + 'static,
+    {
+        if !csd.try_lock() {
+            return Err(CallError::Busy);
+        }
+        let Some(area) = self.area(cpu) else {
+            csd.unlock();
+            return Err(self.refusal(cpu));
+        };
+        let smp = core::ptr::from_ref(self).cast();
+        let wait = DropWait {
+            smp,
+            target: cpu,
+            wait: post::wait_for_dropped::<P, W, D>,
+        };
+        // SAFETY: 1 — locked just now; pinned, and its drop waits; 2 — this instance's queue.
+        if unsafe { csd.push_post::<P>(&area.queues.sleeping, wait) }.is_err() {
+            csd.unlock();
+            return Err(self.refusal(cpu));
+        }
+        self.ring(cpu, area);
+        Ok(())
+    }
+
+    /// Runs what is queued for this CPU's ordinary context; its idle loop calls this when it was
+    /// rung. Interrupts on, between [`idle_exit`](Self::idle_exit) and
+    /// [`idle_enter`](Self::idle_enter) if it polls. Answers whether anything ran.
+    pub fn run_tasks(&self) -> bool {
+        let Some(me) = self.platform.current_cpu() else {
+            return false;
+        };
+        let area = self.own(me);
+        if area.queues.sleeping.looks_empty() || self.may_wait(Some(me)).is_err() {
+            return false;
+        }
+        // SAFETY: 1 of `run` — our queue, our context.
+        unsafe { area.queues.sleeping.take_all().run(self.context(me)) };
+        true
+    }
+
+    /// Has this CPU tasks to run? One load, for idle loops.
+    #[inline]
+    pub fn has_tasks(&self) -> bool {
+        self.platform
+            .current_cpu()
+            .is_some_and(|me| !self.own(me).queues.sleeping.looks_empty())
+    }
+
+    /// Idles on this CPU, taking calls, until `done`; whoever makes it so nudges this CPU.
+    pub fn idle_until(&self, done: impl Fn() -> bool) {
+        self.idle_enter();
+        let mut looks = 0;
+        while !done() {
+            if self.idle_poll() {
+                looks = 0;
+            } else if looks < LOOKS_BEFORE_PARK {
+                looks += 1;
+                self.platform.relax(looks);
+            } else {
+                self.idle_park();
+            }
+        }
+        self.idle_exit();
+    }
+}
+
+/// How a finished task wakes who waits for it.
+pub(crate) struct Waker<P: Platform, const W: usize, const D: usize> {
+    smp: *const Smp<P, W, D>,
+    waiter: Option<CpuId>,
+}
+
+#[cfg(not(loom))]
+impl<P: Platform, const W: usize, const D: usize> Waker<P, W, D> {
+    /// A copy that outlives the waiter's stack.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            smp: self.smp,
+            waiter: self.waiter,
+        }
+    }
+
+    /// Wakes the waiter, whose record's `done` word was at the address.
+    ///
+    /// # Safety
+    /// 1. The instance is alive: the caller runs on one of its CPUs.
+    pub(crate) unsafe fn wake(&self, done: NonNull<AtomicU32>) {
+        // SAFETY: 1.
+        let smp = unsafe { &*self.smp };
+        match self.waiter {
+            // It may have gone offline since: then it does not wait any more.
+            Some(waiter) => drop(smp.nudge(waiter)),
+            None => smp.platform.unblock(done.as_ptr()),
+        }
+    }
+}
