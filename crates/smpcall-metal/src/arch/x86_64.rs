@@ -37,6 +37,9 @@ pub(crate) mod time;
 #[path = "x86_64/trap.rs"]
 mod trap;
 
+/// The architecture's name, as QEMU and the command line spell it.
+pub(crate) const NAME: &str = "x86_64";
+
 /// The call-function IPI: the highest class but the spurious vector's, so nothing delays it.
 const IPI_VECTOR: u8 = 0xe0;
 /// The one-shot timer.

@@ -12,6 +12,7 @@ use core::ops::Range;
 use raw_cpuid::CpuId;
 use x86_64::instructions::port::Port;
 
+use super::ipi::Mode;
 use super::madt::{self, Root};
 use super::{BootCell, console, exit, ipi, percpu, smp, time, trap};
 use crate::{Boot, MAX_CPUS};
@@ -94,6 +95,10 @@ const SMALL_PAGE: usize = 1 << 12;
 const PRESENT_WRITABLE: u64 = 3;
 /// Map the stacks by small pages, but for each stack's guard.
 const STACK_TABLES: usize = size_of::<smp::Stacks>() / LARGE_PAGE;
+const _: () = assert!(
+    size_of::<smp::Stacks>().is_multiple_of(LARGE_PAGE),
+    "the stacks fill their page tables"
+);
 static STACK_PAGES: BootCell<[PageTable; STACK_TABLES]> =
     BootCell::new([PageTable([0; 512]); STACK_TABLES]);
 
@@ -109,10 +114,9 @@ extern "C" fn boot_main(start_info: u64) -> ! {
     let start = start_info as usize as *const StartInfo;
     // SAFETY: 1. PVH passes a readable, aligned structure below 4 GiB.
     let start = unsafe { start.read() };
-    assert!(
-        start.magic == START_INFO_MAGIC,
-        "smpcall: not booted through PVH"
-    );
+    if start.magic != START_INFO_MAGIC {
+        die(&["not booted through PVH"]);
+    }
     // SAFETY: 1. The boot CPU, alone. 2. The only borrow; `info` is not called before it ends.
     let Storage {
         boot,
@@ -121,11 +125,11 @@ extern "C" fn boot_main(start_info: u64) -> ! {
     } = unsafe { STORAGE.get_mut() };
     boot.cmdline = copy_cmdline(start.cmdline, cmdline);
 
-    let x2apic = wants_x2apic(boot.cmdline);
-    ipi::select(x2apic);
+    let mode = wanted_mode(boot.cmdline);
+    ipi::select(mode);
     trap::build_tables();
     trap::load_this_cpu();
-    let count = find_cpus(hw_ids, start.rsdp, x2apic, boot.cmdline);
+    let count = find_cpus(hw_ids, start.rsdp, mode, boot.cmdline);
     boot.hw_ids = &hw_ids[..count];
     ipi::record(boot.hw_ids);
 
@@ -161,25 +165,24 @@ fn copy_cmdline(from: u64, to: &'static mut [u8; CMDLINE_LEN]) -> &'static str {
 }
 
 /// The mode to bring all APICs into.
-fn wants_x2apic(cmdline: &str) -> bool {
-    let exists = CpuId::new()
-        .get_feature_info()
-        .is_some_and(|features| features.has_x2apic());
+fn wanted_mode(cmdline: &str) -> Mode {
+    let features = CpuId::new().get_feature_info();
+    let has_x2apic = features.is_some_and(|features| features.has_x2apic());
     match last_value(cmdline, "apic") {
-        None => exists,
-        Some("xapic") => false,
-        Some("x2apic") if exists => true,
-        Some(value @ "x2apic") => refuse("apic", value, "this CPU has no x2APIC"),
+        None if has_x2apic => Mode::X2apic,
+        None | Some("xapic") => Mode::Xapic,
+        Some("x2apic") if has_x2apic => Mode::X2apic,
+        Some("x2apic") => refuse("apic", "x2apic", "this CPU has no x2APIC"),
         Some(value) => refuse("apic", value, "neither x2apic nor xapic"),
     }
 }
 
 /// Fills in the APIC ids by logical id; how many there are.
-fn find_cpus(ids: &mut [u64; MAX_CPUS], rsdp: u64, x2apic: bool, cmdline: &str) -> usize {
+fn find_cpus(ids: &mut [u64; MAX_CPUS], rsdp: u64, mode: Mode, cmdline: &str) -> usize {
     ids[0] = u64::from(own_apic_id());
     let mut count = 1;
     let mut add = |id: u32| {
-        let id_is_usable = x2apic || id < XAPIC_IDS;
+        let id_is_usable = mode == Mode::X2apic || id < XAPIC_IDS;
         if id_is_usable && count < MAX_CPUS && !ids[..count].contains(&u64::from(id)) {
             ids[count] = u64::from(id);
             count += 1;
@@ -245,42 +248,33 @@ fn physical(address: u64, len: usize) -> Option<&'static [u8]> {
 
 /// The value of the last `name=value` word.
 fn last_value<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
-    let words = cmdline.split_ascii_whitespace();
-    words
-        .filter_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-        .last()
+    let mut words = cmdline.split_ascii_whitespace().rev();
+    words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// Ends the machine over a bad parameter.
 fn refuse(name: &str, value: &str, reason: &str) -> ! {
-    for text in [
-        "smpcall: bad parameter ",
-        name,
-        "=",
-        value,
-        ": ",
-        reason,
-        "\n",
-    ] {
-        console::write(text.as_bytes());
+    die(&["bad parameter ", name, "=", value, ": ", reason])
+}
+
+/// Ends the machine with a line that says why.
+fn die(words: &[&str]) -> ! {
+    console::write(b"smpcall: ");
+    for word in words {
+        console::write(word.as_bytes());
     }
+    console::write(b"\n");
     exit::exit(1)
 }
 
 /// Maps the stacks by small pages, and the page below each of them not at all.
 fn unmap_stack_guards() {
-    const {
-        assert!(
-            size_of::<smp::Stacks>() % LARGE_PAGE == 0,
-            "stacks fill their page tables"
-        )
-    };
     let first = smp::STACKS.address();
     // SAFETY: 1. The boot CPU, alone. 2. The only borrow, as no table points here yet.
     let tables = unsafe { STACK_PAGES.get_mut() };
     for (page, entry) in tables.iter_mut().flat_map(|table| &mut table.0).enumerate() {
         let offset = page * SMALL_PAGE;
-        let is_guard = offset % size_of::<smp::Stack>() == 0;
+        let is_guard = offset.is_multiple_of(size_of::<smp::Stack>());
         *entry = if is_guard {
             0
         } else {

@@ -68,7 +68,16 @@ const FLAT_CPUS: usize = 8;
 /// In `CLUSTER`: these sixteen logical ids are not one cluster in order.
 const SCATTERED: u32 = u32::MAX;
 
-/// The mode of every APIC; set before the second CPU starts.
+/// The mode that all local APICs are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Memory-mapped registers, ids of eight bits.
+    Xapic,
+    /// Registers as MSRs, ids of 32 bits.
+    X2apic,
+}
+
+/// Whether the mode is [`Mode::X2apic`]; set before the second CPU starts.
 static X2APIC: AtomicBool = AtomicBool::new(false);
 /// APIC ids by logical id, for `boot.S`.
 pub(super) static APIC_IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
@@ -123,7 +132,7 @@ fn x2apic_send_mask(mask: &[u64]) {
         if cluster == SCATTERED {
             let first = sixteen as u32 * 16;
             each(bits, |bit| {
-                x2apic_command(destination_of(first + bit), command::CALL)
+                x2apic_command(destination_of(first + bit), command::CALL);
             });
         } else {
             x2apic_command(cluster | bits as u32, command::CALL | command::LOGICAL);
@@ -141,7 +150,7 @@ fn xapic_send_mask(mask: &[u64]) {
         for (word, &bits) in mask.iter().enumerate() {
             let first = word as u32 * 64;
             each(bits, |bit| {
-                xapic_command(destination_of(first + bit), command::CALL)
+                xapic_command(destination_of(first + bit), command::CALL);
             });
         }
     }
@@ -279,9 +288,9 @@ fn xapic_register(index: u32) -> *mut u32 {
 }
 
 /// Chooses the mode of all APICs. On the boot CPU, once.
-pub(super) fn select(x2apic: bool) {
+pub(super) fn select(mode: Mode) {
     // ORDERING: Relaxed; INIT and start-up IPIs order it before any other CPU.
-    X2APIC.store(x2apic, Ordering::Relaxed);
+    X2APIC.store(mode == Mode::X2apic, Ordering::Relaxed);
 }
 
 /// Records the CPUs, by logical id. On the boot CPU, once.

@@ -24,6 +24,10 @@ pub(crate) fn save() -> bool {
 
 /// Undoes a [`save`].
 #[inline]
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "the answer of `save`, given back"
+)]
 pub(crate) fn restore(were_on: bool) {
     if were_on {
         enable();

@@ -17,6 +17,11 @@ use super::{TIMER_VECTOR, irq};
 
 /// The frequency of the programmable interval timer.
 const PIT_HZ: u64 = 1_193_182;
+/// Its ports: the gate and, in bit 5, the output of channel 2; control; the count of channel 2.
+const PIT_GATE: u16 = 0x61;
+const PIT_OUTPUT: u8 = 1 << 5;
+const PIT_CONTROL: u16 = 0x43;
+const PIT_CHANNEL_2: u16 = 0x42;
 /// The ticks of one measurement, about 2 ms.
 const PIT_TICKS: u16 = 2387;
 /// How often a measurement is repeated.
@@ -106,26 +111,29 @@ pub(super) fn calibrate() {
 
 /// The cycles that `PIT_TICKS` of the interval timer's channel 2 take.
 fn cycles_of_pit_ticks() -> u64 {
-    let mut gate = Port::<u8>::new(0x61);
-    let mut control = Port::<u8>::new(0x43);
-    let mut counter = Port::<u8>::new(0x42);
     let [low, high] = PIT_TICKS.to_le_bytes();
-    // SAFETY: 1. Ports of every PC. The gate opens (bit 0), the speaker stays off (bit 1). Channel
-    //            2, both bytes, mode 0: the count starts with the second byte, and the output rises
-    //            at its end.
-    unsafe {
-        let old = gate.read();
-        gate.write(old & !2 | 1);
-        control.write(0b1011_0000);
-        counter.write(low);
-        counter.write(high);
-    }
+    // The gate opens (bit 0), the speaker stays off (bit 1).
+    port_write(PIT_GATE, port_read(PIT_GATE) & !2 | 1);
+    // Channel 2, both bytes, mode 0: the count starts with the second byte, and the output rises at
+    // its end.
+    port_write(PIT_CONTROL, 0b1011_0000);
+    port_write(PIT_CHANNEL_2, low);
+    port_write(PIT_CHANNEL_2, high);
     let start = cycles();
-    // SAFETY: 1. A port of every PC; bit 5 is the output of channel 2.
-    while unsafe { gate.read() } & 1 << 5 == 0 {
+    while port_read(PIT_GATE) & PIT_OUTPUT == 0 {
         irq::relax();
     }
     cycles() - start
+}
+
+fn port_read(port: u16) -> u8 {
+    // SAFETY: 1. One of the interval timer's ports, which every PC has and nobody else uses here.
+    unsafe { Port::new(port).read() }
+}
+
+fn port_write(port: u16, value: u8) {
+    // SAFETY: 1. As above.
+    unsafe { Port::new(port).write(value) };
 }
 
 /// APIC timer ticks per cycle, as a fraction of 2^32; the first time by measurement.

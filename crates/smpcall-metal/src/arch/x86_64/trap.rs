@@ -82,8 +82,8 @@ extern "C" fn handle_timer(pc: u64) {
 
 /// Fills the tables in. On the boot CPU, once, when the APIC's mode is chosen.
 pub(super) fn build_tables() {
-    // SAFETY: 1. The boot CPU, alone. 2. The only borrow, as the tables are not loaded yet.
-    let (idt, tss) = unsafe { (IDT.get_mut(), TSS.get_mut()) };
+    // SAFETY: 1. The boot CPU, alone. 2. The only borrow, as the table is not loaded yet.
+    let idt = unsafe { IDT.get_mut() };
     for (vector, gate) in idt.iter_mut().enumerate() {
         let stack = u64::from(ON_LAST_STACK.contains(&vector));
         *gate = interrupt_gate(&raw const fault_stubs[vector] as u64, stack);
@@ -98,6 +98,8 @@ pub(super) fn build_tables() {
     idt[usize::from(TIMER_VECTOR)] = interrupt_gate(timer_entry as usize as u64, 0);
     idt[usize::from(SPURIOUS_VECTOR)] = interrupt_gate(spurious_entry as *const () as u64, 0);
 
+    // SAFETY: 1. The boot CPU, alone. 2. The only borrow, as the segment is not loaded yet.
+    let tss = unsafe { TSS.get_mut() };
     tss.interrupt_stack_table[0] = VirtAddr::from_ptr(LAST_STACK.0.get().wrapping_add(1));
 }
 
