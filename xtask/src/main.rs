@@ -3,7 +3,9 @@
 mod apt;
 mod arch;
 mod image;
+mod qemu;
 mod qemu_pkg;
+mod report;
 mod sysroot;
 
 use std::ffi::OsString;
@@ -40,6 +42,8 @@ enum Task {
         #[arg(long)]
         example: Option<String>,
     },
+    /// Boots the kernel in QEMU and runs a suite there
+    Qemu(qemu::Options),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +76,7 @@ fn run(task: Task) -> Result<ExitCode> {
             let image = example.as_deref().map_or(Image::Kernel, Image::Example);
             println!("{}", image::build(arch, image)?.display());
         }
+        Task::Qemu(options) => return qemu::run(&options),
     }
     Ok(ExitCode::SUCCESS)
 }
