@@ -71,6 +71,8 @@ impl Local {
     /// order is all that is needed.
     #[inline]
     pub(crate) fn set_mailing(&self, target_plus_one: u32) {
+        // The compiler must move no use of the line out over either mark (E20).
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
         // ORDERING: Relaxed — read on this CPU only (E20).
         self.mailing.store(target_plus_one, Ordering::Relaxed);
         core::sync::atomic::compiler_fence(Ordering::SeqCst);

@@ -78,9 +78,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if me.is_some_and(|me| self.own(me).local.in_handler()) {
             return Err(Refused::new(CallError::InHandler, f));
         }
-        debug_assert!(
+        assert!(
             guard.is_of(&self.platform),
-            "the guard of this instance's platform"
+            "interrupts are off on another instance's platform: its guard does not keep us here"
         );
         let waiter = Waiter {
             serve: me,
@@ -211,7 +211,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         };
         if let Some(me) = waiter.me {
             let mailbox = &area.mail[me.index() % MAILBOXES];
-            if mailbox.is_owned_by(me.get()) || mailbox.try_own(me.get()) {
+            if self.begin_mail(me, cpu, mailbox) {
                 return self.call_by_mailbox(waiter, me, cpu, area, mailbox, f, meanwhile);
             }
             self.count_miss(me, cpu, mailbox);
@@ -219,7 +219,25 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.call_by_record(waiter, cpu, area, f, meanwhile)
     }
 
-    /// The fast path: the source owns the line.
+    /// Marks the line as in use by this CPU's task context, if it is the CPU's own. `false` too in
+    /// a context that interrupted a call by mailbox: the record serves it.
+    #[inline]
+    fn begin_mail(&self, me: CpuId, cpu: CpuId, mailbox: &Mailbox) -> bool {
+        let local = &self.own(me).local;
+        if local.mailing() != 0 {
+            return false;
+        }
+        // The mark comes before the look: a request to let the line go that is handled between the
+        // two would hand it to another source under our hands (E20).
+        local.set_mailing(cpu.get() + 1);
+        if mailbox.is_owned_by(me.get()) || mailbox.try_own(me.get()) {
+            return true;
+        }
+        local.set_mailing(0);
+        false
+    }
+
+    /// The fast path: the source owns the line and has marked it.
     #[expect(
         clippy::too_many_arguments,
         reason = "one inlined step of `call_remote`"
@@ -239,7 +257,6 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         F: FnOnce() -> R + Send,
         R: Send,
     {
-        self.own(me).local.set_mailing(cpu.get() + 1);
         let run = job::mail_fn::<P, F, R>();
         let mut job = Job::<F, Outcome<P, R>>::new(f);
         // Raw, because the target uses the job through it when it does not fit the line.
@@ -268,15 +285,16 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         } else {
             job
         };
-        self.own(me).local.set_mailing(0);
-        if refused {
+        let result = if refused {
             // SAFETY: 1 — retracted: the closure is still in the job.
-            return Err(Refused::new(self.refusal(cpu), unsafe {
-                Job::take_closure(job)
-            }));
-        }
-        // SAFETY: 1 — done: the outcome is in the job.
-        Ok(unsafe { Job::take_outcome(job) })
+            Err(unsafe { Job::take_closure(job) })
+        } else {
+            // SAFETY: 1 — done: the outcome is in the job.
+            Ok(unsafe { Job::take_outcome(job) })
+        };
+        // Only now may the line go to another source: the result was in it (E20).
+        self.own(me).local.set_mailing(0);
+        result.map_err(|f| Refused::new(self.refusal(cpu), f))
     }
 
     /// Waits for a mailbox; `true` when the target was found offline and the call taken back.
@@ -352,7 +370,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if self.own(me).local.count_miss() % MISSES_BEFORE_ASKING != 0 {
             return;
         }
-        let Some(owner) = mailbox.owner().map(CpuId::new) else {
+        let owner = mailbox.owner().map(CpuId::new);
+        let Some(owner) = owner.filter(|&owner| owner != me) else {
             return;
         };
         let smp = SendPtr(ptr::from_ref(self));

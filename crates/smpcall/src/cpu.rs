@@ -424,7 +424,7 @@ impl<const W: usize> AtomicCpuMask<W> {
     #[inline]
     pub(crate) fn load(&self) -> CpuMask<W> {
         // ORDERING: Acquire — a CPU seen here has an opened area (E16).
-        CpuMask::from_fn(|w| self.words[w].load(Ordering::Acquire))
+        CpuMask::from_fn(|w| self.words[w].load(ord!("e16_load_relaxed", Acquire)))
     }
 
     /// Is the CPU in the mask now?

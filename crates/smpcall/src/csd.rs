@@ -110,12 +110,10 @@ impl<F> Csd<F> {
             .is_ok()
     }
 
-    /// (3), (4), or a sender that was refused.
+    /// A sender that was refused; (3) and (4) are [`free`].
     #[doc(alias = "csd_unlock")]
     pub(crate) fn unlock(&self) {
-        // ORDERING: Release — our use of the descriptor, and what the function of a waited call
-        // wrote, are over; pairs with `try_lock` (E3) and `is_done` (E2).
-        self.state.store(FREE, ord!("e3_unlock_relaxed", Release));
+        free(&self.state);
     }
 
     /// Waiter of a called descriptor: has it run?
@@ -123,6 +121,13 @@ impl<F> Csd<F> {
         // ORDERING: Acquire — what the function wrote is visible (E2).
         self.state.load(ord!("e3_done_relaxed", Acquire)) == FREE
     }
+}
+
+/// Frees a descriptor, which may be gone at once: so the word alone is borrowed here.
+fn free(state: &AtomicU32) {
+    // ORDERING: Release — our use of the descriptor, and what the function of a waited call
+    // wrote, are over; pairs with `try_lock` (E3) and `is_done` (E2).
+    state.store(FREE, ord!("e3_unlock_relaxed", Release));
 }
 
 impl<F: Fn() + Copy + Send + 'static> Csd<F> {
@@ -197,7 +202,7 @@ unsafe fn run_posted<P: Platform, F: Fn() + Copy>(context: Context, node: NonNul
     // SAFETY: 1 of `NodeFn` — the node heads a descriptor of this type, alive until it is freed.
     let csd = unsafe { csd.as_ref() };
     let function = csd.function;
-    csd.unlock();
+    free(&csd.state);
     // SAFETY: 2 of `NodeFn` and of `push_post`.
     unsafe { crate::post::run_and_report::<P>(context, function) };
 }
@@ -221,7 +226,7 @@ unsafe fn run_called<P: Platform, F: Fn()>(context: Context, node: NonNull<Node>
         // SAFETY: the waiter reads the slot only after `unlock`.
         slot.0.with_mut(|slot| unsafe { *slot = Some(panic) });
     }
-    csd.unlock();
+    free(&csd.state);
 }
 
 impl<F> Drop for Csd<F> {

@@ -40,6 +40,7 @@ pub struct IrqsOff<'a, P: Platform> {
 }
 
 impl<P: Platform> IrqsOff<'_, P> {
+    /// Is it a guard of this platform, whose caller it keeps on its CPU?
     pub(crate) fn is_of(&self, platform: &P) -> bool {
         core::ptr::eq(self.platform, platform)
     }

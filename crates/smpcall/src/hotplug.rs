@@ -24,7 +24,7 @@ use crate::error::{HotplugError, StartError};
 use crate::params::BootParams;
 use crate::platform::{Platform, Report};
 use crate::smp::Smp;
-use crate::sync::{AtomicPtr, AtomicU32, Ordering, loom_const_fn};
+use crate::sync::{AtomicPtr, AtomicU32, Ordering, loom_const_fn, ord};
 
 const OFFLINE: u32 = 0;
 const PREPARING: u32 = 1;
@@ -120,15 +120,16 @@ impl<const W: usize> Hotplug<W> {
     /// The state word, read with what its writer published (E17).
     fn look(&self, cpu: CpuId) -> u32 {
         // ORDERING: Acquire — what the CPU did before it changed its state is visible (E17).
-        self.state(cpu)
-            .map_or(OFFLINE, |state| state.load(Ordering::Acquire))
+        self.state(cpu).map_or(OFFLINE, |state| {
+            state.load(ord!("e17_look_relaxed", Acquire))
+        })
     }
 
     /// A transition that one side alone can make.
     fn set(&self, cpu: CpuId, to: u32) {
         if let Some(state) = self.state(cpu) {
             // ORDERING: Release — publishes what was done before; pairs with `look` (E17).
-            state.store(to, Ordering::Release);
+            state.store(to, ord!("e17_set_relaxed", Release));
         }
     }
 
@@ -174,7 +175,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     #[doc(alias = "call_function_init")]
     #[doc(alias = "setup_nr_cpu_ids")]
     pub fn init(&'static self, possible: &CpuMask<W>, present: &CpuMask<W>, params: &BootParams) {
-        // SAFETY: 1 — the borrow is for ever.
+        // SAFETY: 1, 2 — the borrow is for ever.
         unsafe { self.set_up(possible, present, params) };
         let boot = self.platform.current_cpu();
         let boot = boot.filter(|&boot| self.present.contains(boot));
@@ -190,6 +191,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     ///
     /// # Safety
     /// 1. The instance is not moved or dropped while a CPU of it is online.
+    /// 2. It outlives the pinned descriptors that are posted to it: a descriptor that is dropped
+    ///    while it is queued waits by means of the instance, a little beyond the moment it ran.
     pub unsafe fn set_up(&self, possible: &CpuMask<W>, present: &CpuMask<W>, params: &BootParams) {
         let ids = CpuMask::first_n(params.nr_cpus as usize);
         let possible = possible.and(&ids);
@@ -311,7 +314,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if !arrived && self.hotplug.step(cpu, STARTING, OFFLINE) {
             return Err(HotplugError::Timeout);
         }
-        self.wait_deadline(|| self.hotplug.look(cpu) == ONLINE);
+        self.wait_until(self.waiter(self.platform.current_cpu()), cpu, || {
+            self.hotplug.look(cpu) == ONLINE
+        });
         Ok(())
     }
 
@@ -385,7 +390,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if !left && self.hotplug.step(cpu, LEAVING, ONLINE) {
             return Err(HotplugError::Timeout);
         }
-        self.wait_deadline(|| self.hotplug.look(cpu) == DEAD && self.platform.is_stopped(cpu));
+        // It has begun to leave and may be running its last tasks: no deadline, for a CPU that was
+        // called offline too early could be started a second time.
+        self.wait_until(self.waiter(self.platform.current_cpu()), cpu, || {
+            self.hotplug.look(cpu) == DEAD && self.platform.is_stopped(cpu)
+        });
         self.run_dead(cpu, CALLBACKS);
         self.hotplug.set(cpu, OFFLINE);
         Ok(())
@@ -405,7 +414,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let Some(me) = self.platform.current_cpu() else {
             return false;
         };
-        if !self.hotplug.step(me, LEAVING, DYING) {
+        // A called function that left would run the call that it is part of once more.
+        if self.own(me).local.in_handler() || !self.hotplug.step(me, LEAVING, DYING) {
             return false;
         }
         self.close_cpu(me);

@@ -22,7 +22,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use crate::queue::Context;
-use crate::sync::{AtomicPtr, AtomicU32, Ordering, UnsafeCell, loom_const_fn, ord};
+use crate::sync::{AtomicPtr, AtomicU32, Ordering, UnsafeCell, loom_const_fn, mutant, ord};
 
 /// What fits into the line beside the function and the owner.
 #[derive(Clone, Copy, Debug)]
@@ -185,7 +185,7 @@ impl Mailbox {
             return;
         }
         // ORDERING: Acquire — sees the payload (E4); the exchange decides against `retract` (E10).
-        let claimed = if cfg!(smpcall_mutant = "e10_claim_without_exchange") {
+        let claimed = if mutant!("e10_claim_without_exchange") {
             true
         } else {
             self.call

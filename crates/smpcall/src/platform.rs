@@ -21,6 +21,8 @@ use crate::error::{CallError, StartError};
 /// 2. Between [`irqs_save`](Self::irqs_save) and [`irqs_restore`](Self::irqs_restore) no handler
 ///    that enters this library runs on this CPU.
 /// 3. [`catch`](Self::catch) runs the function exactly once, here, and lets no panic through.
+/// 4. No method unwinds but [`resume`](Self::resume): while a caller waits, its stack is in use
+///    elsewhere. A reporter that may panic is caught by the platform.
 pub unsafe trait Platform: Sync + Sized + 'static {
     /// What a caught panic carries; [`core::convert::Infallible`] where panics stop the machine.
     type Panic: Send;

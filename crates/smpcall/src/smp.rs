@@ -237,7 +237,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         while !done() {
             self.turn(waiter, spins);
             spins = spins.saturating_add(1);
-            if spins > P::GRACE_SPINS && spins % 1024 == 0 {
+            if spins > P::GRACE_SPINS && (spins % 1024 == 0 || spins == u32::MAX) {
                 self.check_stall(waiter, culprit, &mut stall);
             }
         }

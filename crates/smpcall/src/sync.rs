@@ -2,7 +2,9 @@
 //!
 //! This is the only file that names either, so nothing can slip past the model checker. `ord!`
 //! and `full_fence!` give an ordering its edge in `docs/protocol.md` and the name of the mutant that
-//! weakens it: `--cfg smpcall_mutant="NAME"` does, and the edge's loom test must then fail.
+//! weakens it: `--cfg smpcall_mutant="NAME"` does, and so does `SMPCALL_MUTANT=NAME` in the
+//! environment of a loom run, where one build serves all mutants. The edge's loom test must then
+//! fail.
 
 #[cfg(not(loom))]
 mod imp {
@@ -51,10 +53,32 @@ macro_rules! loom_const_fn {
     };
 }
 
+/// Is this mutant chosen in the environment? Never, outside the loom tests.
+#[cfg(not(all(test, loom)))]
+#[inline(always)]
+pub(crate) const fn is_mutant(_name: &str) -> bool {
+    false
+}
+
+/// Is this mutant chosen in the environment?
+#[cfg(all(test, loom))]
+pub(crate) fn is_mutant(name: &str) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| std::env::var("SMPCALL_MUTANT").ok());
+    chosen.as_deref() == Some(name)
+}
+
+/// Is this mutant chosen, by the cfg or in the environment?
+macro_rules! mutant {
+    ($mutant:tt) => {
+        cfg!(smpcall_mutant = $mutant) || crate::sync::is_mutant($mutant)
+    };
+}
+
 /// An ordering that a mutant weakens to `Relaxed`.
 macro_rules! ord {
     ($mutant:tt, $strong:ident) => {
-        if cfg!(smpcall_mutant = $mutant) {
+        if crate::sync::mutant!($mutant) {
             crate::sync::Ordering::Relaxed
         } else {
             crate::sync::Ordering::$strong
@@ -65,13 +89,13 @@ macro_rules! ord {
 /// A sequentially consistent fence that a mutant leaves out.
 macro_rules! full_fence {
     ($mutant:tt) => {
-        if !cfg!(smpcall_mutant = $mutant) {
+        if !crate::sync::mutant!($mutant) {
             crate::sync::fence(crate::sync::Ordering::SeqCst)
         }
     };
 }
 
-pub(crate) use {full_fence, loom_const_fn, ord};
+pub(crate) use {full_fence, loom_const_fn, mutant, ord};
 
 /// Keeps two hot words out of each other's cache line.
 #[derive(Debug)]
