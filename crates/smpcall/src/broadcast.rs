@@ -24,7 +24,7 @@ use crate::sync::{AtomicU64, Ordering, UnsafeCell, loom_const_fn, ord};
 /// # Safety
 /// 1. The data is what was prepared with this function and is alive.
 /// 2. The context is the one of the target that runs it, once.
-pub(crate) type BroadcastFn = unsafe fn(Context, *const ());
+pub(crate) type BroadcastFn = unsafe fn(&Context, *const ());
 
 /// A source's record.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl<const W: usize> Broadcast<W> {
     /// # Safety
     /// 1. The target took the source's request and runs it once, with its own context.
     #[inline]
-    pub(crate) unsafe fn run(&self, context: Context) {
+    pub(crate) unsafe fn run(&self, context: &Context) {
         // SAFETY: 1 — our bit is pending, so the source does not write the record (E12).
         let call = self.call.with(|call| unsafe { *call });
         let (run, data) = call.expect("a requested broadcast is prepared");

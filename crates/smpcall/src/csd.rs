@@ -197,7 +197,7 @@ impl<P: Platform> CsdPanic<P> {
 ///
 /// # Safety
 /// As [`crate::queue::NodeFn`].
-unsafe fn run_posted<P: Platform, F: Fn() + Copy>(context: Context, node: NonNull<Node>) {
+unsafe fn run_posted<P: Platform, F: Fn() + Copy>(context: &Context, node: NonNull<Node>) {
     let csd = node.cast::<Csd<F>>();
     // SAFETY: 1 of `NodeFn` — the node heads a descriptor of this type, alive until it is freed.
     let csd = unsafe { csd.as_ref() };
@@ -211,7 +211,7 @@ unsafe fn run_posted<P: Platform, F: Fn() + Copy>(context: Context, node: NonNul
 ///
 /// # Safety
 /// As [`crate::queue::NodeFn`].
-unsafe fn run_called<P: Platform, F: Fn()>(context: Context, node: NonNull<Node>) {
+unsafe fn run_called<P: Platform, F: Fn()>(context: &Context, node: NonNull<Node>) {
     let csd = node.cast::<Csd<F>>();
     // SAFETY: 1 of `NodeFn` — the node heads a descriptor of this type, alive until it is freed.
     let csd = unsafe { csd.as_ref() };

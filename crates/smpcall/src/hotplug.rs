@@ -354,7 +354,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         area.open();
         let before = area.local.set_in_handler(true);
         // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
-        unsafe { area.drain_at_the_edge(self.context(me), |source| self.own(source)) };
+        unsafe { area.drain_at_the_edge(&self.context(me), |source| self.own(source)) };
         area.local.set_in_handler(before);
         self.online.insert(me);
         self.hotplug.set(me, ONLINE);
@@ -447,7 +447,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let context = self.context(me);
         // May sleep, so it runs before interrupts go off; later ones are refused.
         // SAFETY: 1 of `run` — our queue, our context.
-        unsafe { area.queues.sleeping.close().run(context) };
+        unsafe { area.queues.sleeping.close().run(&context) };
         self.platform.irqs_save();
         self.hotplug
             .callbacks()
@@ -457,11 +457,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         area.bell.close();
         let before = area.local.set_in_handler(true);
         // SAFETY: 1 of `run` — our queue, our context.
-        unsafe { area.queues.waited.close().run(context) };
+        unsafe { area.queues.waited.close().run(&context) };
         // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
-        unsafe { area.drain_at_the_edge(context, |source| self.own(source)) };
+        unsafe { area.drain_at_the_edge(&context, |source| self.own(source)) };
         // SAFETY: 1 of `run` — our queue, our context.
-        unsafe { area.queues.posted.close().run(context) };
+        unsafe { area.queues.posted.close().run(&context) };
         area.local.set_in_handler(before);
         self.release_all_mailboxes(me);
     }

@@ -19,7 +19,7 @@ impl<const W: usize, const D: usize> Area<W, D> {
     /// 1. This CPU owns the area, runs with interrupts off, and no other drain of it is running.
     /// 2. `context` is this area's, `area_of` answers the area of a source.
     #[inline]
-    pub(crate) unsafe fn drain<'a>(&self, context: Context, area_of: impl Fn(CpuId) -> &'a Self) {
+    pub(crate) unsafe fn drain<'a>(&self, context: &Context, area_of: impl Fn(CpuId) -> &'a Self) {
         self.bell.take(if self.local.is_polling() {
             bell::POLLING
         } else {
@@ -40,7 +40,7 @@ impl<const W: usize, const D: usize> Area<W, D> {
     /// # Safety
     /// As [`Self::drain`].
     #[inline]
-    pub(crate) unsafe fn serve_mail(&self, context: Context) -> bool {
+    pub(crate) unsafe fn serve_mail(&self, context: &Context) -> bool {
         let mut served = false;
         for mailbox in &self.mail {
             // SAFETY: 1 of `serve` — our mailbox, our context.
@@ -54,7 +54,7 @@ impl<const W: usize, const D: usize> Area<W, D> {
     /// # Safety
     /// As [`Self::drain`].
     #[inline]
-    unsafe fn serve_requests<'a>(&self, context: Context, area_of: impl Fn(CpuId) -> &'a Self) {
+    unsafe fn serve_requests<'a>(&self, context: &Context, area_of: impl Fn(CpuId) -> &'a Self) {
         self.requests.take(|source| {
             // SAFETY: 1 of `run` — the request was taken, so it is run this once, on its target.
             unsafe { area_of(source).broadcast.run(context) };
@@ -68,7 +68,7 @@ impl<const W: usize, const D: usize> Area<W, D> {
     /// As [`Self::drain`].
     pub(crate) unsafe fn drain_at_the_edge<'a>(
         &self,
-        context: Context,
+        context: &Context,
         area_of: impl Fn(CpuId) -> &'a Self,
     ) {
         for mailbox in &self.mail {
@@ -119,7 +119,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         // cannot wait.
         if !before {
             // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
-            unsafe { area.drain(self.context(me), |source| self.own(source)) };
+            unsafe { area.drain(&self.context(me), |source| self.own(source)) };
         }
         area.local.set_in_handler(before);
     }
@@ -187,7 +187,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         area.local.set_in_handler(true);
         // SAFETY: 1 — we are this CPU in its idle loop, interrupts are off, so no drain is
         // running; 2 — our own context.
-        let served = unsafe { area.serve_mail(self.context(me)) };
+        let served = unsafe { area.serve_mail(&self.context(me)) };
         area.local.set_in_handler(false);
         self.platform().irqs_restore(were_on);
         served

@@ -55,7 +55,7 @@ impl<F, O> Job<F, O> {
 /// 2. `context.platform` is a `P`.
 #[inline]
 pub(crate) unsafe fn run<P: Platform, F: FnOnce() -> R, R>(
-    context: Context,
+    context: &Context,
     job: *mut Job<F, Outcome<P, R>>,
 ) {
     // SAFETY: 2.
@@ -78,7 +78,7 @@ pub(crate) const fn in_line<F, O>() -> bool {
 ///
 /// # Safety
 /// As [`MailFn`].
-unsafe fn run_in_line<P: Platform, F: FnOnce() -> R, R>(context: Context, payload: *mut Payload) {
+unsafe fn run_in_line<P: Platform, F: FnOnce() -> R, R>(context: &Context, payload: *mut Payload) {
     // SAFETY: 1, 2 of `MailFn` — the payload holds the job that was published with this function.
     unsafe { run::<P, F, R>(context, payload.cast()) };
 }
@@ -88,7 +88,7 @@ unsafe fn run_in_line<P: Platform, F: FnOnce() -> R, R>(context: Context, payloa
 /// # Safety
 /// As [`MailFn`].
 unsafe fn run_by_address<P: Platform, F: FnOnce() -> R, R>(
-    context: Context,
+    context: &Context,
     payload: *mut Payload,
 ) {
     // SAFETY: 1 of `MailFn` — the payload holds the address of the caller's job.

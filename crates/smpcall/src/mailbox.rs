@@ -41,7 +41,7 @@ impl Payload {
 /// # Safety
 /// 1. The payload is the one that was published with this function, and is run once.
 /// 2. The context is the one of the target that runs it.
-pub(crate) type MailFn = unsafe fn(Context, *mut Payload);
+pub(crate) type MailFn = unsafe fn(&Context, *mut Payload);
 
 /// Marks a call that a closing or opening target has claimed.
 const TAKEN: *mut () = ptr::without_provenance_mut(1);
@@ -163,7 +163,7 @@ impl Mailbox {
     /// # Safety
     /// 1. The context is the one of the CPU that the line belongs to, which runs this.
     #[inline]
-    pub(crate) unsafe fn serve(&self, context: Context) -> bool {
+    pub(crate) unsafe fn serve(&self, context: &Context) -> bool {
         // ORDERING: Acquire — sees the payload (E4).
         let call = self.call.load(ord!("e4_serve_relaxed", Acquire));
         if call.is_null() {
@@ -178,7 +178,7 @@ impl Mailbox {
     ///
     /// # Safety
     /// 1. As [`Self::serve`].
-    pub(crate) unsafe fn claim_and_serve(&self, context: Context) {
+    pub(crate) unsafe fn claim_and_serve(&self, context: &Context) {
         // ORDERING: Relaxed — the exchange acquires.
         let call = self.call.load(Ordering::Relaxed);
         if call.is_null() {
@@ -203,7 +203,7 @@ impl Mailbox {
     /// # Safety
     /// 1. `call` was published, belongs to this target, and the payload with it.
     #[inline]
-    unsafe fn run(&self, call: *mut (), context: Context) {
+    unsafe fn run(&self, call: *mut (), context: &Context) {
         // SAFETY: the word is a `MailFn` that `publish` stored.
         let run = unsafe { core::mem::transmute::<*mut (), MailFn>(call) };
         // SAFETY: 1 of `run` — published with its payload, run once, on its target.

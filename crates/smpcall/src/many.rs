@@ -461,7 +461,7 @@ struct Shared<'a, F, P: Platform> {
 ///
 /// # Safety
 /// As [`crate::broadcast::BroadcastFn`].
-unsafe fn run_shared<P: Platform, F: Fn(CpuId) + Sync>(context: Context, data: *const ()) {
+unsafe fn run_shared<P: Platform, F: Fn(CpuId) + Sync>(context: &Context, data: *const ()) {
     // SAFETY: 1 of `BroadcastFn` — prepared with a `Shared` of this type, alive until we finish.
     let shared = unsafe { &*data.cast::<Shared<'_, F, P>>() };
     // SAFETY: 2 of `BroadcastFn` — the context's platform.

@@ -266,7 +266,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 /// # Safety
 /// 1. The node was taken from the queue of the context's CPU and holds an `F`, which moves out once.
 #[inline]
-unsafe fn take_out<F, const W: usize, const D: usize>(context: Context, node: NonNull<Node>) -> F {
+unsafe fn take_out<F, const W: usize, const D: usize>(context: &Context, node: NonNull<Node>) -> F {
     let slot = node.cast::<PoolNode>();
     // SAFETY: 1 — the node heads a pool node.
     let words = unsafe { &slot.as_ref().words };
@@ -283,7 +283,7 @@ unsafe fn take_out<F, const W: usize, const D: usize>(context: Context, node: No
 /// # Safety
 /// As [`NodeFn`].
 unsafe fn run_posted<P: Platform, F: FnOnce(), const W: usize, const D: usize>(
-    context: Context,
+    context: &Context,
     node: NonNull<Node>,
 ) {
     // SAFETY: 1 — queued with this function, so it holds an `F`.
@@ -297,7 +297,7 @@ unsafe fn run_posted<P: Platform, F: FnOnce(), const W: usize, const D: usize>(
 /// # Safety
 /// As [`NodeFn`].
 unsafe fn run_posted_with_id<P: Platform, F: FnOnce(CpuId), const W: usize, const D: usize>(
-    context: Context,
+    context: &Context,
     node: NonNull<Node>,
 ) {
     // SAFETY: 1 — queued with this function, so it holds an `F`.
@@ -311,7 +311,7 @@ unsafe fn run_posted_with_id<P: Platform, F: FnOnce(CpuId), const W: usize, cons
 /// # Safety
 /// 1. The context's platform is a `P`.
 #[inline]
-pub(crate) unsafe fn run_and_report<P: Platform>(context: Context, f: impl FnOnce()) {
+pub(crate) unsafe fn run_and_report<P: Platform>(context: &Context, f: impl FnOnce()) {
     // SAFETY: 1.
     let platform = unsafe { &*context.platform.cast::<P>() };
     if let Err(panic) = platform.catch(f) {

@@ -40,7 +40,7 @@ pub(crate) struct Context {
 /// # Safety
 /// 1. The node was taken from a queue and is run once.
 /// 2. The context is the one of the queue's owner.
-pub(crate) type NodeFn = unsafe fn(Context, NonNull<Node>);
+pub(crate) type NodeFn = unsafe fn(&Context, NonNull<Node>);
 
 /// The head of everything that can be queued; first in its `repr(C)` struct.
 #[derive(Debug)]
@@ -190,7 +190,7 @@ impl Chain {
     /// # Safety
     /// 1. `context` is the one of the CPU that the queue belongs to, which runs this.
     #[inline]
-    pub(crate) unsafe fn run(mut self, context: Context) {
+    pub(crate) unsafe fn run(mut self, context: &Context) {
         while let Some(node) = NonNull::new(self.first) {
             // SAFETY: a detached node is valid until it runs (1 of `push`).
             let node_ref = unsafe { node.as_ref() };

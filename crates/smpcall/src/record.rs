@@ -126,7 +126,7 @@ impl<F, O> Record<F, O> {
 /// As [`crate::queue::NodeFn`].
 #[cfg(not(loom))]
 unsafe fn run_sleeping<P: Platform, F: FnOnce() -> R, R, const W: usize, const D: usize>(
-    context: Context,
+    context: &Context,
     node: NonNull<Node>,
 ) {
     let record = node.cast::<Record<F, Outcome<P, R>>>();
@@ -152,7 +152,7 @@ impl<P: Platform, R> IsOutcome<P, R> for Outcome<P, R> {}
 ///
 /// # Safety
 /// As [`crate::queue::NodeFn`].
-unsafe fn run_record<P: Platform, F: FnOnce() -> R, R>(context: Context, node: NonNull<Node>) {
+unsafe fn run_record<P: Platform, F: FnOnce() -> R, R>(context: &Context, node: NonNull<Node>) {
     let record = node.cast::<Record<F, Outcome<P, R>>>();
     // SAFETY: 1 of `NodeFn` — the node heads a record of this type, alive until `done`.
     let record = unsafe { record.as_ref() };

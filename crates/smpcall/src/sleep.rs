@@ -120,7 +120,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return false;
         }
         // SAFETY: 1 of `run` — our queue, our context.
-        unsafe { area.queues.sleeping.take_all().run(self.context(me)) };
+        unsafe { area.queues.sleeping.take_all().run(&self.context(me)) };
         true
     }
 
