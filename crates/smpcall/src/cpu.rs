@@ -416,8 +416,8 @@ impl<const W: usize> AtomicCpuMask<W> {
 
     /// Takes a CPU out.
     pub(crate) fn remove(&self, cpu: CpuId) {
-        // ORDERING: Release — nothing new is published; the doorbell decides who is offline (E9).
-        self.words[cpu.index() / 64].fetch_and(!(1 << (cpu.index() % 64)), Ordering::Release);
+        // ORDERING: Relaxed — nothing new is published; the doorbell decides who is offline (E9).
+        self.words[cpu.index() / 64].fetch_and(!(1 << (cpu.index() % 64)), Ordering::Relaxed);
     }
 
     /// A copy; each word is read once.
@@ -432,7 +432,7 @@ impl<const W: usize> AtomicCpuMask<W> {
     pub(crate) fn contains(&self, cpu: CpuId) -> bool {
         self.words.get(cpu.index() / 64).is_some_and(|word| {
             // ORDERING: Acquire — a CPU seen here has an opened area (E16).
-            word.load(Ordering::Acquire) >> (cpu.index() % 64) & 1 == 1
+            word.load(ord!("e16_contains_relaxed", Acquire)) >> (cpu.index() % 64) & 1 == 1
         })
     }
 

@@ -23,7 +23,7 @@ use crate::cpu::{CpuId, CpuMask};
 use crate::error::{HotplugError, StartError};
 use crate::params::BootParams;
 use crate::platform::{Platform, Report};
-use crate::smp::Smp;
+use crate::smp::{PER_WORD, Smp};
 use crate::sync::{AtomicPtr, AtomicU32, Ordering, loom_const_fn, ord};
 
 const OFFLINE: u32 = 0;
@@ -90,7 +90,7 @@ const CALLBACKS: usize = 16;
 /// The state of every CPU, the callbacks and the lock.
 #[derive(Debug)]
 pub(crate) struct Hotplug<const W: usize> {
-    states: [[AtomicU32; 64]; W],
+    states: [[AtomicU32; PER_WORD]; W],
     callbacks: [AtomicPtr<CpuCallbacks>; CALLBACKS],
     locked: AtomicU32,
     max_cpus: AtomicU32,
@@ -101,7 +101,7 @@ impl<const W: usize> Hotplug<W> {
         /// Everything offline.
         pub(crate) fn new() -> Self {
             #[cfg(not(loom))]
-            let states = [const { [const { AtomicU32::new(OFFLINE) }; 64] }; W];
+            let states = [const { [const { AtomicU32::new(OFFLINE) }; PER_WORD] }; W];
             #[cfg(loom)]
             let states =
                 core::array::from_fn(|_| core::array::from_fn(|_| AtomicU32::new(OFFLINE)));
@@ -138,7 +138,12 @@ impl<const W: usize> Hotplug<W> {
         self.state(cpu).is_some_and(|state| {
             // ORDERING: AcqRel — as `look` and `set` (E17); the exchange decides the race.
             state
-                .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+                .compare_exchange(
+                    from,
+                    to,
+                    ord!("e17_step_relaxed", AcqRel),
+                    Ordering::Relaxed,
+                )
                 .is_ok()
         })
     }
@@ -474,7 +479,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let waiter = self.waiter(me);
         let mut spins = 0;
         // ORDERING: Acquire — the last holder's changes are visible; pairs with the drop (E17).
-        while self.hotplug.locked.swap(1, Ordering::Acquire) != 0 {
+        while self
+            .hotplug
+            .locked
+            .swap(1, ord!("e17_lock_relaxed", Acquire))
+            != 0
+        {
             self.turn(waiter, spins);
             spins += 1;
         }
@@ -504,6 +514,6 @@ struct HotplugLock<'a>(&'a AtomicU32);
 impl Drop for HotplugLock<'_> {
     fn drop(&mut self) {
         // ORDERING: Release — publishes our changes to the next holder (E17).
-        self.0.store(0, Ordering::Release);
+        self.0.store(0, ord!("e17_unlock_relaxed", Release));
     }
 }

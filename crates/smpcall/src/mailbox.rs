@@ -189,7 +189,12 @@ impl Mailbox {
             true
         } else {
             self.call
-                .compare_exchange(call, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+                .compare_exchange(
+                    call,
+                    TAKEN,
+                    ord!("e4_claim_relaxed", Acquire),
+                    Ordering::Relaxed,
+                )
                 .is_ok()
         };
         if claimed {

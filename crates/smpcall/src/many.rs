@@ -17,7 +17,7 @@ use crate::platform::Platform;
 use crate::queue::Context;
 use crate::record::Record;
 use crate::smp::{Smp, Waiter};
-use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence};
+use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence, ord};
 
 /// How many records a foreign thread keeps on its stack at a time.
 const FOREIGN_BATCH: usize = 16;
@@ -493,8 +493,8 @@ impl<P: Platform> PanicSlot<P> {
     /// Keeps the panic if no lower CPU's is kept, and reports the other.
     #[cold]
     fn put(&self, platform: &P, cpu: CpuId, panic: P::Panic) {
-        // ORDERING: Acquire — the last holder's write is visible; pairs with the store below.
-        while self.locked.swap(1, Ordering::Acquire) != 0 {
+        // ORDERING: Acquire — the last holder's write is visible; pairs with the store below (E21).
+        while self.locked.swap(1, ord!("e21_lock_relaxed", Acquire)) != 0 {
             platform.relax(0);
         }
         // SAFETY: the lock is ours.
@@ -511,8 +511,8 @@ impl<P: Platform> PanicSlot<P> {
                 }
             }
         });
-        // ORDERING: Release — publishes the slot to the next holder.
-        self.locked.store(0, Ordering::Release);
+        // ORDERING: Release — publishes the slot to the next holder (E21).
+        self.locked.store(0, ord!("e21_unlock_relaxed", Release));
         if let Some((cpu, panic)) = rest {
             platform.report_panic(cpu, panic);
         }

@@ -16,13 +16,16 @@ use crate::platform::{self, Platform};
 use crate::queue::Context;
 use crate::sync::{AtomicU32, Ordering};
 
+/// How many CPUs a word stands for: few under loom, which pays for each atomic in each execution.
+pub(crate) const PER_WORD: usize = if cfg!(loom) { 3 } else { 64 };
+
 /// Cross-CPU calls over one platform.
 ///
 /// `W` words of 64 CPUs; `D` posted closures fit per target (1 to 64).
 #[derive(Debug)]
 pub struct Smp<P: Platform, const W: usize = 4, const D: usize = 8> {
     pub(crate) platform: P,
-    areas: [[Area<W, D>; 64]; W],
+    areas: [[Area<W, D>; PER_WORD]; W],
     pub(crate) possible: AtomicCpuMask<W>,
     pub(crate) present: AtomicCpuMask<W>,
     pub(crate) online: AtomicCpuMask<W>,
@@ -36,7 +39,21 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     pub const fn new(platform: P) -> Self {
         Self {
             platform,
-            areas: [const { [const { Area::new() }; 64] }; W],
+            areas: [const { [const { Area::new() }; PER_WORD] }; W],
+            possible: AtomicCpuMask::new(),
+            present: AtomicCpuMask::new(),
+            online: AtomicCpuMask::new(),
+            nr_cpu_ids: AtomicU32::new(0),
+            hotplug: Hotplug::new(),
+        }
+    }
+
+    /// An instance for a model; loom's atomics cannot be built in a constant.
+    #[cfg(loom)]
+    pub fn new(platform: P) -> Self {
+        Self {
+            platform,
+            areas: core::array::from_fn(|_| core::array::from_fn(|_| Area::new())),
             possible: AtomicCpuMask::new(),
             present: AtomicCpuMask::new(),
             online: AtomicCpuMask::new(),
@@ -79,7 +96,13 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// The area of a CPU that the platform or a request named.
     #[inline]
     pub(crate) fn own(&self, cpu: CpuId) -> &Area<W, D> {
-        &self.areas.as_flattened()[cpu.index()]
+        debug_assert!(
+            cpu.index() < CpuMask::<W>::CAPACITY,
+            "{cpu:?} is beyond the capacity"
+        );
+        // SAFETY: the id is the platform's (`Platform` 1), a mask's, or a request bit's: all are
+        // below the capacity.
+        unsafe { self.areas.as_flattened().get_unchecked(cpu.index()) }
     }
 
     /// What calls get that run on this CPU.
