@@ -3,7 +3,7 @@
 //! Laid out by who writes what. A sender to a polling target touches the doorbell's line (which
 //! nobody writes then) and one mailbox; everything else is for the general path.
 
-use crate::bell::Bell;
+use crate::bell::{self, Bell};
 use crate::broadcast::{Broadcast, Requests};
 use crate::mailbox::Mailbox;
 use crate::pool::Pool;
@@ -30,7 +30,8 @@ pub(crate) struct Queues {
 #[derive(Debug)]
 pub(crate) struct Local {
     in_handler: AtomicU32,
-    polling: AtomicU32,
+    /// What the doorbell says when nothing is pending: `QUIET`, or `POLLING` in a polling idle loop.
+    resting: AtomicU32,
     mailing: AtomicU32,
     misses: AtomicU32,
 }
@@ -52,17 +53,18 @@ impl Local {
         before
     }
 
-    /// Is the CPU's idle loop polling?
+    /// What the doorbell says when nothing is pending.
     #[inline]
-    pub(crate) fn is_polling(&self) -> bool {
+    pub(crate) fn resting(&self) -> u32 {
         // ORDERING: Relaxed — the CPU's own word.
-        self.polling.load(Ordering::Relaxed) != 0
+        self.resting.load(Ordering::Relaxed)
     }
 
     /// Says whether the idle loop polls.
     pub(crate) fn set_polling(&self, now: bool) {
+        let resting = if now { bell::POLLING } else { bell::QUIET };
         // ORDERING: Relaxed — the CPU's own word.
-        self.polling.store(u32::from(now), Ordering::Relaxed);
+        self.resting.store(resting, Ordering::Relaxed);
     }
 
     /// Marks the target whose mailbox the task context is using; 0 is none, else the id plus one.
@@ -131,7 +133,7 @@ impl<const W: usize, const D: usize> Area<W, D> {
                 }),
                 local: CacheLine(Local {
                     in_handler: AtomicU32::new(0),
-                    polling: AtomicU32::new(0),
+                    resting: AtomicU32::new(bell::QUIET),
                     mailing: AtomicU32::new(0),
                     misses: AtomicU32::new(0),
                 }),

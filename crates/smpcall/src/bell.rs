@@ -22,7 +22,7 @@
 //! `POLLING` CPU need not ring at all: edge E8 is what makes that safe. Edges: E7, E8, E9, E11, E18.
 //! Neighbours: `mailbox`, `queue`, `broadcast` publish; `interrupt` takes.
 
-use crate::sync::{AtomicU32, Ordering, full_fence, loom_const_fn, ord};
+use crate::sync::{AtomicU32, Ordering, full_fence, loom_const_fn, mutant, ord};
 
 /// Offline: nothing is accepted. Zero, so that untouched storage is closed.
 pub(crate) const CLOSED: u32 = 0;
@@ -64,13 +64,21 @@ impl Bell {
     #[inline]
     pub(crate) fn ring(&self) -> Ring {
         // ORDERING: Relaxed — only a first guess for the compare-and-swap.
-        let mut seen = self.0.load(Ordering::Relaxed);
+        self.ring_from(self.0.load(Ordering::Relaxed))
+    }
+
+    /// As [`Self::ring`], with a guess at what the word says.
+    #[inline]
+    pub(crate) fn ring_from(&self, mut seen: u32) -> Ring {
         loop {
             if seen == CLOSED {
                 seen = self.confirm_closed();
                 if seen == CLOSED {
                     return Ring::Closed;
                 }
+            }
+            if mutant!("e7_rung_ring_skipped") && seen == RUNG {
+                return Ring::Heard;
             }
             // ORDERING: Release — publishes what the sender queued; pairs with the Acquire in `take`
             // and `close`. A ring on a rung bell must write too, or the owner could take
@@ -89,14 +97,22 @@ impl Bell {
         }
     }
 
+    /// What the word says; a hint for [`Self::ring_from`] and for whether to ring at all.
+    #[inline]
+    pub(crate) fn look(&self) -> u32 {
+        // ORDERING: Relaxed — a stale answer is corrected by E8 and E11 or costs one needless ring.
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Sender that saw `CLOSED`: what the word says after a full fence.
     #[cold]
     fn confirm_closed(&self) -> u32 {
         // Orders the publication before the look: an owner that opens after this look will see the
         // publication in its first scan (E11).
         full_fence!("e11_sender_fence");
-        // ORDERING: Acquire — what the owner ran before it closed has happened (E9).
-        self.0.load(ord!("e9_closed_relaxed", Acquire))
+        // ORDERING: Relaxed — `CLOSED` was read before the fence, which acquires what was
+        // published with it: all that the owner ran before it closed has happened (E9).
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Sender that filled a mailbox without ringing and got no answer for a while: rings unless the
@@ -108,13 +124,6 @@ impl Bell {
             POLLING => Ring::Heard,
             _ => self.ring(),
         }
-    }
-
-    /// Does the owner look by itself? A hint until a fence confirms it.
-    #[inline]
-    pub(crate) fn looks_polling(&self) -> bool {
-        // ORDERING: Relaxed — a stale answer is corrected by E8 or costs one needless ring.
-        self.0.load(Ordering::Relaxed) == POLLING
     }
 
     /// Is the CPU offline? A hint: the refusal that counts comes from the closed queue or E11.
@@ -175,11 +184,5 @@ impl Bell {
     #[cfg(not(loom))]
     pub(crate) fn word(&self) -> &AtomicU32 {
         &self.0
-    }
-
-    /// The state, for reports.
-    pub(crate) fn state(&self) -> u32 {
-        // ORDERING: Relaxed — a report shows a moment, it decides nothing.
-        self.0.load(Ordering::Relaxed)
     }
 }

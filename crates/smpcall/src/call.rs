@@ -9,6 +9,7 @@
 use core::ptr;
 
 use crate::area::{Area, MAILBOXES};
+use crate::bell;
 use crate::cpu::{CpuId, CpuMask};
 use crate::csd::{Csd, CsdPanic};
 use crate::error::{CallError, Refused};
@@ -205,14 +206,17 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         F: FnOnce() -> R + Send,
         R: Send,
     {
-        let area = match self.area(cpu) {
-            Some(area) if !area.bell.looks_closed() => area,
-            _ => return Err(Refused::new(self.refusal(cpu), f)),
+        let Some(area) = self.area(cpu) else {
+            return Err(Refused::new(self.refusal(cpu), f));
         };
+        let seen = area.bell.look();
+        if seen == bell::CLOSED {
+            return Err(Refused::new(self.refusal(cpu), f));
+        }
         if let Some(me) = waiter.me {
             let mailbox = &area.mail[me.index() % MAILBOXES];
             if self.begin_mail(me, cpu, mailbox) {
-                return self.call_by_mailbox(waiter, me, cpu, area, mailbox, f, meanwhile);
+                return self.call_by_mailbox(waiter, me, cpu, area, mailbox, seen, f, meanwhile);
             }
             self.count_miss(me, cpu, mailbox);
         }
@@ -250,6 +254,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         cpu: CpuId,
         area: &Area<W, D>,
         mailbox: &Mailbox,
+        seen: u32,
         f: F,
         meanwhile: impl FnOnce(),
     ) -> Result<Outcome<P, R>, Refused<F>>
@@ -273,9 +278,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 }
             });
         }
-        let refused = (!area.bell.looks_polling() && !self.ring(cpu, area))
-            .then(|| mailbox.retract(run))
-            .unwrap_or(false);
+        // A CPU that seemed to poll is not rung now: it looks by itself, or the grace ends (E8).
+        let refused = seen != bell::POLLING
+            && !self.act(cpu, area, area.bell.ring_from(seen))
+            && mailbox.retract(run);
         let refused = refused || {
             meanwhile();
             self.wait_for_mail(waiter, cpu, area, mailbox, run)

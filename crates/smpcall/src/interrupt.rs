@@ -9,7 +9,7 @@ use crate::area::Area;
 use crate::bell;
 use crate::cpu::CpuId;
 use crate::platform::Platform;
-use crate::queue::Context;
+use crate::queue::{Context, Queue};
 use crate::smp::Smp;
 
 impl<const W: usize, const D: usize> Area<W, D> {
@@ -20,19 +20,21 @@ impl<const W: usize, const D: usize> Area<W, D> {
     /// 2. `context` is this area's, `area_of` answers the area of a source.
     #[inline]
     pub(crate) unsafe fn drain<'a>(&self, context: &Context, area_of: impl Fn(CpuId) -> &'a Self) {
-        self.bell.take(if self.local.is_polling() {
-            bell::POLLING
-        } else {
-            bell::QUIET
-        });
+        self.bell.take(self.local.resting());
         // SAFETY: 1, 2.
         unsafe { self.serve_mail(context) };
-        // SAFETY: 1 of `Chain::run` — our queue, our context.
-        unsafe { self.queues.waited.take_all().run(context) };
-        // SAFETY: 1, 2.
-        unsafe { self.serve_requests(context, area_of) };
-        // SAFETY: 1 of `Chain::run` — our queue, our context.
-        unsafe { self.queues.posted.take_all().run(context) };
+        if !self.queues.waited.looks_empty() {
+            // SAFETY: 1 of `run_queue` — our queue, our context.
+            unsafe { run_queue(&self.queues.waited, context) };
+        }
+        if !self.requests.looks_empty() {
+            // SAFETY: 1, 2.
+            unsafe { self.serve_requests(context, area_of) };
+        }
+        if !self.queues.posted.looks_empty() {
+            // SAFETY: 1 of `run_queue` — our queue, our context.
+            unsafe { run_queue(&self.queues.posted, context) };
+        }
     }
 
     /// Runs the calls in the mailboxes.
@@ -53,7 +55,7 @@ impl<const W: usize, const D: usize> Area<W, D> {
     ///
     /// # Safety
     /// As [`Self::drain`].
-    #[inline]
+    #[inline(never)]
     unsafe fn serve_requests<'a>(&self, context: &Context, area_of: impl Fn(CpuId) -> &'a Self) {
         self.requests.take(|source| {
             // SAFETY: 1 of `run` — the request was taken, so it is run this once, on its target.
@@ -92,6 +94,16 @@ impl<const W: usize, const D: usize> Area<W, D> {
     }
 }
 
+/// Runs what is queued. Out of line, so that a drain that finds nothing here stays small.
+///
+/// # Safety
+/// 1. The queue and the context belong to this CPU.
+#[inline(never)]
+unsafe fn run_queue(queue: &Queue, context: &Context) {
+    // SAFETY: 1.
+    unsafe { queue.take_all().run(context) };
+}
+
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Runs what other CPUs have asked of this one.
     ///
@@ -114,14 +126,15 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if area.bell.looks_closed() {
             return;
         }
-        let before = area.local.set_in_handler(true);
         // A drain never nests: handler context is entered with interrupts off, and what runs there
         // cannot wait.
-        if !before {
-            // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
-            unsafe { area.drain(&self.context(me), |source| self.own(source)) };
+        if area.local.in_handler() {
+            return;
         }
-        area.local.set_in_handler(before);
+        area.local.set_in_handler(true);
+        // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
+        unsafe { area.drain(&self.context(me), |source| self.own(source)) };
+        area.local.set_in_handler(false);
     }
 
     /// A point at which this CPU takes calls: drains if somebody rang.

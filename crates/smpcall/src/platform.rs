@@ -15,7 +15,8 @@ use crate::error::{CallError, StartError};
 ///
 /// # Safety
 /// An implementation promises:
-/// 1. [`current_cpu`](Self::current_cpu) names the CPU that executes, no two threads of execution
+/// 1. [`current_cpu`](Self::current_cpu) names the CPU that executes, below the capacity `64 * W` of
+///    every instance over the platform; no two threads of execution
 ///    are the same CPU at once, and a caller that was told a CPU stays on it until the call
 ///    into this library returns ([`preempt_disable`](Self::preempt_disable) is called for that).
 /// 2. Between [`irqs_save`](Self::irqs_save) and [`irqs_restore`](Self::irqs_restore) no handler
