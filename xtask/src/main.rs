@@ -3,10 +3,13 @@
 mod apt;
 mod arch;
 mod image;
+mod protocol;
 mod qemu;
 mod qemu_pkg;
 mod report;
 mod sysroot;
+mod test;
+mod tidy;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -31,6 +34,24 @@ struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Runs every check there is; the last line is `N passed, N failed`
+    Test {
+        /// Only this step; may be given more than once
+        #[arg(long, value_name = "STEP")]
+        only: Vec<String>,
+    },
+    /// Runs the loom tests of the core
+    Loom {
+        /// Only tests whose name contains one of these
+        filters: Vec<String>,
+    },
+    /// Checks that every mutant of docs/protocol.md is noticed by its loom test
+    Mutants {
+        /// Only these mutants
+        names: Vec<String>,
+    },
+    /// Checks the rules of the house
+    Tidy,
     /// Prints what builds each bare-metal target, fetching what is missing
     Toolchain,
     /// Builds the kernel image, or an example of smpcall-metal; prints the ELF file's path
@@ -59,6 +80,10 @@ fn main() -> ExitCode {
 /// Runs one task; the exit code is 0 fine, 1 a check failed, 2 usage.
 fn run(task: Task) -> Result<ExitCode> {
     match task {
+        Task::Test { only } => return Ok(test::run(&only)),
+        Task::Loom { filters } => return Ok(test::finish(protocol::loom(&filters)?)),
+        Task::Mutants { names } => return Ok(test::finish(protocol::mutants(&names)?)),
+        Task::Tidy => return Ok(test::finish(tidy::check())),
         Task::Toolchain => {
             for arch in Arch::ALL {
                 let toolchain = sysroot::Toolchain::find(arch)?;

@@ -1,0 +1,253 @@
+//! `cargo xtask test`: every check there is, in the order in which they are cheap to fail.
+//!
+//! A check is one line of [`STEPS`]. Each prints a heading, its own output, and its counts and
+//! time; the last line of all is `N passed, N failed`, the sum. One that cannot run has failed.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::arch::Arch;
+use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
+use crate::image::{self, Image};
+use crate::{protocol, qemu, tidy};
+
+/// How many checks passed and failed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Those that passed.
+    pub passed: u64,
+    /// Those that failed.
+    pub failed: u64,
+}
+
+impl Counts {
+    /// Adds another sum.
+    pub(crate) fn add(&mut self, other: Counts) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+impl From<bool> for Counts {
+    /// One check that passed or failed.
+    fn from(passed: bool) -> Counts {
+        Counts {
+            passed: u64::from(passed),
+            failed: u64::from(!passed),
+        }
+    }
+}
+
+/// How a check is run.
+#[derive(Debug, Clone, Copy)]
+enum Run {
+    /// A cargo command that passes by its exit code.
+    Cargo(&'static [&'static str]),
+    /// A cargo command whose `test result:` lines are counted.
+    Tests(&'static [&'static str]),
+    /// A function here that counts for itself.
+    Here(fn() -> Result<Counts>),
+    /// The kernel image builds.
+    Builds(Arch),
+    /// The kernel boots with so many CPUs and its cases pass.
+    Boots(Arch, u32),
+}
+
+/// All checks: add one by adding a line.
+const STEPS: &[(&str, Run)] = &[
+    ("fmt", Run::Cargo(&["fmt", "--all", "--check"])),
+    (
+        "clippy",
+        Run::Cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    ),
+    ("tidy", Run::Here(|| Ok(tidy::check()))),
+    (
+        "test",
+        Run::Tests(&["test", "--workspace", "--no-fail-fast"]),
+    ),
+    ("loom", Run::Here(|| protocol::loom(&[]))),
+    ("build-x86_64", Run::Builds(X86_64)),
+    ("build-aarch64", Run::Builds(Aarch64)),
+    ("build-riscv64", Run::Builds(Riscv64)),
+    ("boot-x86_64-1", Run::Boots(X86_64, 1)),
+    ("boot-x86_64-2", Run::Boots(X86_64, 2)),
+    ("boot-x86_64-4", Run::Boots(X86_64, 4)),
+    ("boot-aarch64-1", Run::Boots(Aarch64, 1)),
+    ("boot-aarch64-2", Run::Boots(Aarch64, 2)),
+    ("boot-aarch64-4", Run::Boots(Aarch64, 4)),
+    ("boot-riscv64-1", Run::Boots(Riscv64, 1)),
+    ("boot-riscv64-2", Run::Boots(Riscv64, 2)),
+    ("boot-riscv64-4", Run::Boots(Riscv64, 4)),
+];
+
+/// Runs the steps that are named, or all; the exit code is 1 if anything failed, 2 for a bad name.
+pub(crate) fn run(only: &[String]) -> ExitCode {
+    let unknown = only
+        .iter()
+        .find(|name| STEPS.iter().all(|(step, _)| step != name));
+    if let Some(name) = unknown {
+        let names: Vec<_> = STEPS.iter().map(|(step, _)| *step).collect();
+        eprintln!(
+            "xtask: no step is called {name}; there are {}",
+            names.join(" ")
+        );
+        return ExitCode::from(2);
+    }
+    let mut sum = Counts::default();
+    let mut failed = Vec::new();
+    for (name, step) in STEPS {
+        if only.is_empty() || only.iter().any(|wanted| wanted == name) {
+            let counts = timed(name, *step);
+            sum.add(counts);
+            if counts.failed > 0 {
+                failed.push(*name);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        println!(
+            "\nfailed: {}; one alone: cargo xtask test --only STEP",
+            failed.join(" ")
+        );
+    }
+    finish(sum)
+}
+
+/// Prints the closing line of any counted task.
+pub(crate) fn finish(sum: Counts) -> ExitCode {
+    println!("\n{} passed, {} failed", sum.passed, sum.failed);
+    if sum.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs one step under its heading.
+fn timed(name: &str, step: Run) -> Counts {
+    println!("\n== {name}");
+    let started = Instant::now();
+    let counts = perform(step).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        false.into()
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "== {name}: {} passed and {} failed in {seconds:.1} s",
+        counts.passed, counts.failed
+    );
+    counts
+}
+
+/// Runs one step.
+fn perform(step: Run) -> Result<Counts> {
+    match step {
+        Run::Cargo(arguments) => {
+            let mut cargo = Command::new(crate::cargo_program());
+            let status = cargo
+                .args(arguments)
+                .current_dir(crate::workspace_root())
+                .status()?;
+            Ok(status.success().into())
+        }
+        Run::Tests(arguments) => run_tests(Command::new(crate::cargo_program()).args(arguments)),
+        Run::Here(check) => check(),
+        Run::Builds(arch) => {
+            println!("{}", image::build(arch, Image::Kernel)?.display());
+            Ok(true.into())
+        }
+        Run::Boots(arch, smp) => {
+            let outcome = qemu::boot(&qemu::Options::conformance(arch, smp))?;
+            let (passed, failed) = (outcome.report.passed, outcome.report.failed);
+            // The run as a whole is one more check: a fault that is no case's is its failure.
+            let ended: Counts = (failed > 0 || outcome.faults.is_empty()).into();
+            Ok(Counts {
+                passed: passed + ended.passed,
+                failed: failed + ended.failed,
+            })
+        }
+    }
+}
+
+/// Runs a cargo test, showing its output and counting its `test result:` lines.
+pub(crate) fn run_tests(command: &mut Command) -> Result<Counts> {
+    command
+        .current_dir(crate::workspace_root())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot run cargo")?;
+    let mut counts = Counts::default();
+    let output = child.stdout.take().context("cargo has no output")?;
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line?;
+        let mut out = std::io::stdout().lock();
+        out.write_all(&line)?;
+        out.write_all(b"\n")?;
+        counts.add(count(&String::from_utf8_lossy(&line)));
+    }
+    let status = child.wait()?;
+    // A run that failed without a failed test did not build; one without tests tested nothing.
+    if (!status.success() && counts.failed == 0) || counts == Counts::default() {
+        counts.failed += 1;
+    }
+    Ok(counts)
+}
+
+/// The counts in a line `test result: ok. 3 passed; 0 failed; ...`.
+fn count(line: &str) -> Counts {
+    let Some(result) = line.strip_prefix("test result: ") else {
+        return Counts::default();
+    };
+    let number = |name: &str| {
+        let words: Vec<&str> = result
+            .split([' ', ';', '.'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        let at = words
+            .iter()
+            .position(|word| *word == name)?
+            .checked_sub(1)?;
+        words[at].parse().ok()
+    };
+    Counts {
+        passed: number("passed").unwrap_or(0),
+        failed: number("failed").unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
+mod tests {
+    use super::{Counts, STEPS, count};
+
+    #[test]
+    fn result_lines_are_counted_and_others_are_not() {
+        let line =
+            "test result: FAILED. 31 passed; 2 failed; 0 ignored; 0 measured; 4 filtered out";
+        assert_eq!(
+            count(line),
+            Counts {
+                passed: 31,
+                failed: 2
+            }
+        );
+        assert_eq!(count("test a ... ok"), Counts::default());
+    }
+
+    #[test]
+    fn steps_have_different_names() {
+        let mut names: Vec<_> = STEPS.iter().map(|(name, _)| name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), STEPS.len());
+    }
+}
