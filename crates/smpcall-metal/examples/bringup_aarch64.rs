@@ -116,7 +116,7 @@ mod bringup {
             sweep();
         }
         crash(boot.cmdline);
-        say!("done");
+        say!("smpcall: end ok");
         raw::exit(0)
     }
 

@@ -94,10 +94,14 @@ pub(crate) fn interrupt_after(cycles: u64) {
     CNTV_CTL_EL0.write(CNTV_CTL_EL0::ENABLE::SET);
 }
 
-/// The timer's interrupt. The line stays high until the timer is off.
+/// The timer's interrupt. The line stays high until the timer is off; one that was on its way when
+/// the timer was disarmed is nobody's.
 pub(super) fn on_interrupt(pc: u64) {
+    let armed = CNTV_CTL_EL0.is_set(CNTV_CTL_EL0::ENABLE);
     interrupt_after(0);
-    crate::__smpcall_timer(pc);
+    if armed {
+        crate::__smpcall_timer(pc);
+    }
 }
 
 #[inline(always)]
