@@ -28,6 +28,7 @@ mod image {
     static TIMERS: AtomicU32 = AtomicU32::new(0);
     static STAMP: AtomicU64 = AtomicU64::new(0);
     static FLAG: AtomicBool = AtomicBool::new(false);
+    static HANDED_OVER: AtomicBool = AtomicBool::new(false);
     static MEASURE: AtomicBool = AtomicBool::new(false);
 
     struct Console;
@@ -70,9 +71,18 @@ mod image {
         );
         assert_eq!(cpu, raw::current_cpu());
         ONLINE.fetch_add(1, SeqCst);
+        idle(cpu)
+    }
+
+    fn idle(cpu: u32) -> ! {
         loop {
             if STOP.load(SeqCst) == cpu {
                 raw::stop_self();
+            }
+            if cpu == 1 && HANDED_OVER.load(SeqCst) {
+                restarts(raw::info().hw_ids.len(), 0);
+                say!("bringup: ok");
+                raw::exit(0);
             }
             if BUSY.load(SeqCst) {
                 raw::irq_enable();
@@ -131,8 +141,13 @@ mod image {
                 start_all(boot);
                 single(boot.hw_ids.len());
                 masks(boot.hw_ids.len());
-                restarts(boot.hw_ids.len());
                 timers();
+                restarts(boot.hw_ids.len(), 1);
+                if boot.hw_ids.len() > 1 {
+                    HANDED_OVER.store(true, SeqCst);
+                    raw::send_ipi(1);
+                    idle(0);
+                }
             }
         }
         let cycles = raw::cycles() - start;
@@ -239,27 +254,27 @@ mod image {
         clear();
     }
 
-    fn restarts(count: usize) {
+    fn restarts(count: usize, cpu: u32) {
         if count == 1 {
             return;
         }
         let start = raw::now_ns();
         for _ in 0..RESTARTS {
             let online = ONLINE.load(SeqCst);
-            STOP.store(1, SeqCst);
-            raw::send_ipi(1);
-            wait_until("stop", || raw::is_stopped(1));
+            STOP.store(cpu, SeqCst);
+            raw::send_ipi(cpu);
+            wait_until("stop", || raw::is_stopped(cpu));
             STOP.store(u32::MAX, SeqCst);
-            raw::start(1).unwrap();
+            raw::start(cpu).unwrap();
             wait_until("restart", || ONLINE.load(SeqCst) == online + 1);
-            let received = RECEIVED[1].load(SeqCst);
-            raw::send_ipi(1);
+            let received = RECEIVED[cpu as usize].load(SeqCst);
+            raw::send_ipi(cpu);
             wait_until("IPI after restart", || {
-                RECEIVED[1].load(SeqCst) == received + 1
+                RECEIVED[cpu as usize].load(SeqCst) == received + 1
             });
         }
         say!(
-            "{RESTARTS} restarts, {} us each",
+            "{RESTARTS} restarts of CPU {cpu}, {} us each",
             (raw::now_ns() - start) / 1000 / u64::from(RESTARTS)
         );
         clear();

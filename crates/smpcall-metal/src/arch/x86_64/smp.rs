@@ -9,10 +9,17 @@
 //! A CPU that arrives claims its request by compare-and-swap, so a second start-up IPI, a late one,
 //! or one for a CPU that nobody asked for runs nothing. (3) is followed by HLT with interrupts off
 //! and no further memory access: the stack is free from then on.
+//!
+//! The boot CPU stops like the others, but INIT sends it to the reset vector, not to sleep. The
+//! firmware there jumps where the warm reset vector points, if it was told to (MultiProcessor
+//! Specification 1.4, B.4), and that is the trampoline. SeaBIOS does this. On a firmware that does
+//! not, the boot CPU must not be stopped.
 
 use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use x86_64::instructions::port::Port;
 
 use super::{boot, ipi, irq, percpu, time, trap};
 use crate::{MAX_CPUS, StartError};
@@ -29,6 +36,12 @@ pub(super) const RUNNING: u8 = 2;
 const STARTUP_PATIENCE_NS: u64 = 200_000;
 /// The pause between INIT and the start-up IPI.
 const INIT_PAUSE_NS: u64 = 10_000;
+
+/// Where the firmware's warm reset vector is: offset, segment.
+const WARM_RESET_VECTOR: usize = 0x467;
+/// The cell of the real-time clock's memory that says what a reset is for, and its value for a jump.
+const CMOS_RESET_CODE: u8 = 0x0f;
+const JUMP_TO_VECTOR: u8 = 0x0a;
 
 /// A stack, and below it a page that is not mapped.
 #[repr(C, align(4096))]
@@ -72,27 +85,52 @@ pub(crate) fn start(cpu: u32) -> Result<(), StartError> {
         return Err(StartError::NoSuchCpu);
     }
     let state = &STATES[cpu as usize];
-    // ORDERING: Acquire, pairs with the last store of `stop_self`: the stack is free. Release, pairs
-    // with the claim in `boot.S`: what the caller prepared is visible to the CPU.
-    let claimed = state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-        (state != RUNNING).then_some(REQUESTED)
+    // Takes back an earlier request that nobody answered, so that the CPU cannot claim it, late,
+    // while it is sent INIT.
+    // ORDERING: Acquire, pairs with the last store of `stop_self`: the stack is free.
+    let idle = state.fetch_update(Ordering::Acquire, Ordering::Acquire, |state| {
+        (state != RUNNING).then_some(STOPPED)
     });
-    // INIT would send the boot processor to its reset vector; `stop_self` refuses it.
-    if claimed.is_err() {
+    if idle.is_err() {
         return Err(StartError::AlreadyRunning);
     }
-    ipi::command_to(cpu, ipi::command::INIT);
-    wait(INIT_PAUSE_NS, || false);
+    // ORDERING: Release, twice; pairs with the claim in `boot.S`: what the caller prepared is
+    // visible to the CPU.
+    if cpu == 0 {
+        set_warm_reset_vector();
+        state.store(REQUESTED, Ordering::Release);
+        ipi::command_to(cpu, ipi::command::INIT);
+    } else {
+        ipi::command_to(cpu, ipi::command::INIT);
+        wait(INIT_PAUSE_NS, || false);
+        state.store(REQUESTED, Ordering::Release);
+    }
+    // The boot CPU needs none, but QEMU's sleeps through INIT until something else wakes it.
+    send_startup(cpu);
+    Ok(())
+}
+
+/// Sends a start-up IPI, and another one if the CPU does not come.
+fn send_startup(cpu: u32) {
+    // ORDERING: Relaxed; only whether the CPU came matters, the caller of `start` synchronises.
+    let has_arrived = || STATES[cpu as usize].load(Ordering::Relaxed) != REQUESTED;
     for _ in 0..2 {
         ipi::command_to(cpu, ipi::command::STARTUP | boot::TRAMPOLINE >> 12);
-        // ORDERING: Relaxed; only whether the CPU came matters, the caller synchronises with it.
-        if wait(STARTUP_PATIENCE_NS, || {
-            state.load(Ordering::Relaxed) != REQUESTED
-        }) {
+        if wait(STARTUP_PATIENCE_NS, has_arrived) {
             break;
         }
     }
-    Ok(())
+}
+
+/// Makes the firmware jump to the trampoline at the next INIT of the boot CPU, once.
+fn set_warm_reset_vector() {
+    let segment_and_offset = boot::TRAMPOLINE >> 4 << 16;
+    // SAFETY: 1. The BIOS data area, conventional memory that only the firmware reads.
+    unsafe { (WARM_RESET_VECTOR as *mut u32).write_unaligned(segment_and_offset) };
+    // SAFETY: 1. The index port of the real-time clock, which nobody else uses here.
+    unsafe { Port::new(0x70).write(CMOS_RESET_CODE) };
+    // SAFETY: 1. Its data port.
+    unsafe { Port::new(0x71).write(JUMP_TO_VECTOR) };
 }
 
 /// Waits until `done` or for `ns`; whether it is done.
