@@ -1,0 +1,113 @@
+//! Every conformance case, on machines of 1, 2, 4, 16 and 64 CPUs, started from a CPU and from a
+//! thread that is none.
+//!
+//! One trial a case and machine, so that `cargo test -- posts` picks what it says. They run one
+//! after another: a machine of 64 CPUs keeps a small computer busy enough, and the callbacks of
+//! CPUs that come and go are plain functions that could not tell two machines apart.
+
+use std::fmt;
+use std::panic;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use smpcall_hosted::{Hosted, HostedSmp, Machine, Payload, ROOM, WORDS};
+use smpcall_torture::{Case, Lab, cases, run_case};
+
+/// A machine under test; booted when the first case wants it.
+struct Hosting {
+    cpus: usize,
+    machine: OnceLock<Machine>,
+}
+
+impl Hosting {
+    fn machine(&self) -> &Machine {
+        self.machine.get_or_init(|| {
+            let built = Machine::builder().count(self.cpus).reporter(|_| ()).boot();
+            built.expect("the machine boots")
+        })
+    }
+}
+
+impl Lab<WORDS, ROOM> for Hosting {
+    type P = Hosted;
+
+    fn smp(&self) -> &HostedSmp {
+        self.machine()
+    }
+
+    fn kicks(&self) -> u64 {
+        self.smp().platform().kicks() + self.smp().platform().wakes()
+    }
+
+    fn catches_panics(&self) -> bool {
+        true
+    }
+
+    /// Once is enough: the library's deadlines do not depend on the number of CPUs.
+    fn may_be_slow(&self) -> bool {
+        self.cpus == 4
+    }
+
+    fn panic_code(&self, panic: &Payload) -> Option<u64> {
+        let text = panic.downcast_ref::<String>()?;
+        text.rsplit(' ').next()?.parse().ok()
+    }
+
+    fn log(&self, line: fmt::Arguments<'_>) {
+        eprintln!("smpcall: {line}");
+    }
+}
+
+/// Where the case's own code runs.
+#[derive(Clone, Copy)]
+enum From {
+    Cpu,
+    Foreign,
+}
+
+/// One case on one machine.
+fn trial(lab: &Arc<Hosting>, from: From, case: Case<Hosting, WORDS, ROOM>) -> Trial {
+    let place = match from {
+        From::Cpu => "cpu",
+        From::Foreign => "foreign",
+    };
+    let name = format!("{}_cpus::from_{place}::{}", lab.cpus, case.name);
+    let lab = Arc::clone(lab);
+    Trial::test(name, move || {
+        let result = match from {
+            From::Foreign => run_case(&*lab, &case),
+            From::Cpu => {
+                let machine = Arc::clone(&lab);
+                let first = lab.smp().online_cpus().first().ok_or("no CPU is online")?;
+                let job = lab
+                    .machine()
+                    .spawn_on(first, move || run_case(&*machine, &case));
+                let ended = job.map_err(|error| error.to_string())?.join();
+                ended.map_err(|_| "the case panicked")?
+            }
+        };
+        result.map_err(|failure| Failed::from(failure.to_string()))
+    })
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    // Some cases panic on purpose; whatever else panics fails its trial with a message.
+    if std::env::var_os("SMPCALL_SHOW_PANICS").is_none() {
+        panic::set_hook(Box::new(|_| ()));
+    }
+    let mut trials = Vec::new();
+    for cpus in [1, 2, 4, 16, 64] {
+        let lab = Arc::new(Hosting {
+            cpus,
+            machine: OnceLock::new(),
+        });
+        for from in [From::Cpu, From::Foreign] {
+            let fits = |case: &Case<_, WORDS, ROOM>| case.fits(&*lab, cpus);
+            trials.extend(cases().filter(fits).map(|case| trial(&lab, from, case)));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

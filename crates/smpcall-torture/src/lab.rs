@@ -1,0 +1,50 @@
+//! What a system supplies to have the cases run on it.
+
+use core::fmt;
+
+use smpcall::{Platform, Smp};
+
+/// A system under test: an instance whose CPUs idle when nobody asks them for anything.
+///
+/// `W` and `D` are those of the instance. The runner calls the cases in the task context of one of
+/// the CPUs, or on a thread that is none. Nobody else uses the instance meanwhile.
+pub trait Lab<const W: usize, const D: usize>: Sync + 'static {
+    /// The platform.
+    type P: Platform;
+
+    /// The instance.
+    fn smp(&self) -> &Smp<Self::P, W, D>;
+
+    /// How many IPIs and wake-ups have been sent so far, by all.
+    fn kicks(&self) -> u64;
+
+    /// May CPUs other than the caller's be taken down and brought up?
+    fn may_hotplug(&self) -> bool {
+        true
+    }
+
+    /// Does a panic of a called function reach the caller, instead of stopping the machine?
+    fn catches_panics(&self) -> bool {
+        false
+    }
+
+    /// May cases run that take several seconds each, because they wait for the library's own deadlines?
+    fn may_be_slow(&self) -> bool {
+        false
+    }
+
+    /// Is this the only instance of the process that runs cases now? Callbacks for CPUs that come and
+    /// go are plain functions, so two instances could not tell whose CPU it was.
+    fn is_alone(&self) -> bool {
+        true
+    }
+
+    /// The number that a caught panic's message ends with, if it can be read.
+    fn panic_code(&self, panic: &<Self::P as Platform>::Panic) -> Option<u64> {
+        let _ = panic;
+        None
+    }
+
+    /// Says a line to the operator: of a dump, in trouble. Any context.
+    fn log(&self, line: fmt::Arguments<'_>);
+}
