@@ -9,6 +9,7 @@
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
+use core::fmt::Write as _;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use aarch64_cpu::asm::barrier;
@@ -172,8 +173,6 @@ fn read_tree(tree: Tree<'static>) -> &'static Boot {
 
 /// The machine lacks something that the port needs.
 pub(super) fn fail(reason: &str) -> ! {
-    console::write(b"smpcall: boot failed: ");
-    console::write(reason.as_bytes());
-    console::write(b"\n");
+    let _ = writeln!(console::Writer, "smpcall: boot failed: {reason}");
     exit::exit(1)
 }
