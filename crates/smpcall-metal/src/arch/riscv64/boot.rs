@@ -97,6 +97,7 @@ extern "C" fn boot(boot_hart: u64, device_tree: *const u8) -> ! {
     let Some(tree) = blob.and_then(Tree::parse) else {
         panic!("the firmware passed no device tree in a1");
     };
+    super::time::interrupt_after(0);
     super::console::init(tree);
     super::exit::init(tree);
     super::time::init(tree);

@@ -1,10 +1,10 @@
-//! The serial port: the 16550 that the device tree names.
+//! The serial port: the 16550 that the device tree names as the console, or else the first one.
 //!
 //! The firmware has set it up and printed to it; this only sends. A write is one piece under a lock,
 //! but the lock is given up on after a while: a CPU that died with it must not silence the others.
 
 use super::irq;
-use crate::fdt::Tree;
+use crate::fdt::{Device, Tree};
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,7 +20,10 @@ static LOCK: AtomicBool = AtomicBool::new(false);
 const PATIENCE: u32 = 1_000_000;
 
 pub(super) fn init(tree: Tree<'_>) {
-    let Some(device) = tree.find_compatible(&["ns16550a", "snps,dw-apb-uart"]) else {
+    const KNOWN: [&str; 2] = ["ns16550a", "snps,dw-apb-uart"];
+    let is_known = |device: &Device<'_>| KNOWN.iter().any(|name| device.is_compatible(name));
+    let chosen = tree.stdout().filter(is_known);
+    let Some(device) = chosen.or_else(|| tree.find_compatible(&KNOWN)) else {
         return;
     };
     let Some(region) = device.regions().next() else {

@@ -73,6 +73,7 @@ pub(crate) fn send(cpu: u32) {
     if address == 0 {
         send_by_sbi(cpu);
     } else {
+        publish();
         ring(address);
     }
 }
@@ -80,20 +81,32 @@ pub(crate) fn send(cpu: u32) {
 /// Interrupts the CPUs of `mask`: bit i of word w is CPU 64 w + i.
 pub(crate) fn send_mask(mask: &[u64]) {
     // ORDERING: Relaxed — constant since boot; a machine has the device for CPU 0 or for none.
-    if DOORBELLS[0].load(Ordering::Relaxed) != 0 {
-        for_each(mask, send);
-    } else {
+    if DOORBELLS[0].load(Ordering::Relaxed) == 0 {
         send_mask_by_sbi(mask);
+        return;
     }
+    publish();
+    for_each(mask, |cpu| {
+        // ORDERING: Relaxed — constant since the target became one.
+        match DOORBELLS[cpu as usize].load(Ordering::Relaxed) {
+            0 => send_by_sbi(cpu),
+            register => ring(register),
+        }
+    });
+}
+
+/// The barrier before the doorbell: see the head of this file.
+#[inline]
+fn publish() {
+    // SAFETY: A fence has no effect but order.
+    unsafe { asm!("fence w, ow", options(nostack, preserves_flags)) };
 }
 
 /// The store to SETSSIP (ACLINT 1.0 chapter 4).
 #[inline]
 fn ring(register: usize) {
     // SAFETY: `register` is a SETSSIP register of the SSWI device; a store of 1 sets that hart's SSIP.
-    unsafe {
-        asm!("fence w, ow", "sw {}, 0({})", in(reg) 1, in(reg) register, options(nostack));
-    }
+    unsafe { (register as *mut u32).write_volatile(1) };
 }
 
 /// A mask of one bit at the target's own id, which is valid whatever that id is.
@@ -131,8 +144,7 @@ fn send_mask_by_sbi(mask: &[u64]) {
 /// be: the ids came from the machine's own description.
 #[inline]
 fn call_sbi(bits: u64, base: u64) {
-    // SAFETY: A fence has no effect but order.
-    unsafe { asm!("fence w, ow", options(nostack)) };
+    publish();
     let _ = sbi_rt::send_ipi(HartMask::from_mask_base(bits as usize, base as usize));
 }
 

@@ -18,6 +18,9 @@ pub(super) fn init() {
     }
 }
 
+/// `sip.STIP`, `sie.STIE`: the supervisor timer interrupt.
+pub(super) const TIMER: usize = 1 << 5;
+
 /// Turns interrupts off; returns whether they were on.
 #[inline]
 pub(crate) fn save() -> bool {
@@ -52,9 +55,31 @@ pub(crate) fn enable() {
 }
 
 /// One turn of a wait.
+///
+/// A `wfi` that cannot sleep: the timer interrupt, which is pending for ever while no timer is armed
+/// (`time::disarm`), is enabled in `sie` around it, with SIE off so that it is not taken. To a
+/// processor that is a nop; to QEMU with one thread for all CPUs it is the only way to say "next
+/// CPU, please": `pause` merely ends a translation block there, and the waiting CPU keeps the thread
+/// for its slice of 100 ms (10^8 instructions with `-icount`). While a timer is armed `wfi` would
+/// sleep until it fires, so the turn is a `pause` then.
 #[inline]
 pub(crate) fn relax() {
-    core::hint::spin_loop();
+    let were_on = save();
+    // SAFETY: STIE is as before afterwards; SIE is off meanwhile.
+    unsafe {
+        asm!(
+            "csrrs {old}, sie, {timer}",
+            "and   {timer}, {old}, {timer}",
+            "bnez  {timer}, 2f",
+            "wfi",
+            "csrw  sie, {old}",
+            "j     3f",
+            "2: .4byte 0x0100000f", // pause (Zihintpause): a hint, so fine on any hart
+            "3:",
+            old = out(reg) _, timer = inout(reg) TIMER => _, options(nostack),
+        );
+    }
+    restore(were_on);
 }
 
 /// With interrupts off: sleeps until an interrupt is pending, takes it, returns with them off.

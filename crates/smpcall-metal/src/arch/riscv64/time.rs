@@ -42,6 +42,7 @@ pub(crate) fn instructions() -> u64 {
 pub(crate) fn interrupt_after(ticks: u64) {
     disarm();
     if ticks == 0 {
+        let _ = sbi_rt::set_timer(0);
         return;
     }
     let _ = sbi_rt::set_timer(cycles().saturating_add(ticks));
@@ -50,6 +51,9 @@ pub(crate) fn interrupt_after(ticks: u64) {
 }
 
 /// No timer interrupt on this CPU until the next [`interrupt_after`].
+///
+/// STIP is pending from then on, masked: the deadline is past. `irq::relax` rests on that, so each
+/// CPU calls `interrupt_after(0)` before it waits for anything.
 pub(super) fn disarm() {
     // SAFETY: Masks an interrupt.
     unsafe { register::sie::clear_stimer() };
