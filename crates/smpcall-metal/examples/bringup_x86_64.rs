@@ -1,7 +1,8 @@
 //! Bring-up test of the x86_64 port, without smpcall: starts, stops, IPIs, the timer, and their cost.
 //!
 //! Word `test=` of the command line: `all` (default), `icount` (costs; two CPUs, under
-//! `-icount shift=0,sleep=off`), `fault`, `overflow`.
+//! `-icount shift=0,sleep=off`), `sweep` (the timer over the doorbell; three CPUs, `-icount` as above
+//! and `-accel tcg,one-insn-per-tb=on`), `fault`, `overflow`.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(not(all(target_os = "none", target_arch = "x86_64")))]
@@ -28,6 +29,7 @@ mod image {
     static TIMERS: AtomicU32 = AtomicU32::new(0);
     static STAMP: AtomicU64 = AtomicU64::new(0);
     static FLAG: AtomicBool = AtomicBool::new(false);
+    static SWEEP: AtomicBool = AtomicBool::new(false);
     static HANDED_OVER: AtomicBool = AtomicBool::new(false);
     static MEASURE: AtomicBool = AtomicBool::new(false);
 
@@ -62,6 +64,9 @@ mod image {
         assert!(!raw::irq_enabled());
         TIMER_PC.store(pc, SeqCst);
         TIMERS.fetch_add(1, SeqCst);
+        if SWEEP.load(SeqCst) {
+            raw::send_ipi(2);
+        }
     }
 
     fn secondary(cpu: u32) -> ! {
@@ -132,6 +137,10 @@ mod image {
             }
             Some("overflow") => {
                 overflow(0);
+            }
+            Some("sweep") => {
+                start_all(boot);
+                sweep();
             }
             Some("icount") => {
                 start_all(boot);
@@ -304,6 +313,30 @@ mod image {
         let pc = TIMER_PC.load(SeqCst);
         say!("timer interrupted {pc:#x}");
         assert!(raw::irq_save());
+    }
+
+    /// Interrupts a send at each of its instructions with a handler that sends as well.
+    fn sweep() {
+        SWEEP.store(true, SeqCst);
+        raw::irq_enable();
+        let (mut last, mut places) = (0, 0);
+        for delay in 1..400 {
+            let count = |cpu: usize| RECEIVED[cpu].load(SeqCst);
+            let (one, two, timers) = (count(1), count(2), TIMERS.load(SeqCst));
+            raw::interrupt_after(delay);
+            raw::send_ipi(1);
+            wait_until("timer", || TIMERS.load(SeqCst) == timers + 1);
+            wait_until("both", || count(1) == one + 1 && count(2) == two + 1);
+            let pc = TIMER_PC.load(SeqCst);
+            if pc != last {
+                places += 1;
+                say!("{delay}: {pc:#x}");
+            }
+            last = pc;
+        }
+        raw::irq_save();
+        SWEEP.store(false, SeqCst);
+        say!("interrupted at {places} places");
     }
 
     fn costs() {

@@ -16,11 +16,12 @@
 //!   which is allowed, or too few only if it was not in the mask.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::hint::cold_path;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use x86_64::registers::model_specific::Msr;
 
-use super::{IPI_VECTOR, SPURIOUS_VECTOR, percpu, smp};
+use super::{BootCell, IPI_VECTOR, SPURIOUS_VECTOR, percpu, smp};
 use crate::MAX_CPUS;
 
 /// Registers of the local APIC, as the index that both modes share.
@@ -78,7 +79,7 @@ pub(super) enum Mode {
 }
 
 /// Whether the mode is [`Mode::X2apic`]; set before the second CPU starts.
-static X2APIC: AtomicBool = AtomicBool::new(false);
+static X2APIC: BootCell<bool> = BootCell::new(false);
 /// APIC ids by logical id, for `boot.S`.
 pub(super) static APIC_IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 /// The same as the command register wants them: in xAPIC mode an id is in the upper eight bits.
@@ -98,6 +99,7 @@ pub(crate) fn send(cpu: u32) {
         fence();
         x2apic_command(destination, command::CALL);
     } else {
+        cold_path();
         xapic_command(destination, command::CALL);
     }
 }
@@ -243,8 +245,7 @@ fn xapic_command(destination: u32, command: u32) {
 /// Whether the APICs are in x2APIC mode.
 #[inline]
 pub(super) fn x2apic() -> bool {
-    // ORDERING: Relaxed, constant since boot.
-    X2APIC.load(Ordering::Relaxed)
+    *X2APIC.get()
 }
 
 /// Where a command to `cpu` goes.
@@ -289,8 +290,8 @@ fn xapic_register(index: u32) -> *mut u32 {
 
 /// Chooses the mode of all APICs. On the boot CPU, once.
 pub(super) fn select(mode: Mode) {
-    // ORDERING: Relaxed; INIT and start-up IPIs order it before any other CPU.
-    X2APIC.store(mode == Mode::X2apic, Ordering::Relaxed);
+    // SAFETY: 1. The boot CPU, alone. 2. The only borrow; `x2apic` keeps none.
+    unsafe { *X2APIC.get_mut() = mode == Mode::X2apic };
 }
 
 /// Records the CPUs, by logical id. On the boot CPU, once.

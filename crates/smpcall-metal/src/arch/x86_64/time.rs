@@ -61,7 +61,8 @@ pub(crate) fn instructions() -> u64 {
     cycles()
 }
 
-/// Interrupts this CPU once, in `cycles`; 0 cancels.
+/// Interrupts this CPU once, in `cycles`; 0 cancels. Not for QEMU with `-icount` and x2APIC: see
+/// [`ipi::mask`].
 pub(crate) fn interrupt_after(cycles: u64) {
     let were_on = irq::save();
     if cycles == 0 {
