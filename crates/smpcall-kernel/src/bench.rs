@@ -39,11 +39,14 @@ pub(crate) fn run() -> bool {
     row("on_each_cpu_cond_half", 1, || {
         drop(SMP.on_each_cpu_cond(|cpu| cpu.get() % 2 == 1, |_| nothing()));
     });
-    row("kick_all_cpus_sync", 1, || drop(SMP.kick_all_cpus_sync()));
-    with_busy_others(&others, || {
+    row("kick_all_cpus_sync", 1, || {
+        let _ = SMP.kick_all_cpus_sync();
+    });
+    with_busy(&CpuMask::of(other), || {
         row("single_busy", 1, || drop(SMP.call(other, nothing)));
-        row("many_busy", 1, || drop(SMP.call_many(&others, |_| nothing())));
         post_rows(other);
+    }) && with_busy(&others, || {
+        row("many_busy", 1, || drop(SMP.call_many(&others, |_| nothing())));
     })
 }
 
@@ -83,8 +86,8 @@ fn print(name: &str, instructions: u64) {
     );
 }
 
-/// Runs `f` while the others spin in their task context; `false` if they never did.
-fn with_busy_others(others: &CpuMask<WORDS>, f: impl FnOnce()) -> bool {
+/// Runs `f` while these CPUs spin in their task context; `false` if they cannot.
+fn with_busy(others: &CpuMask<WORDS>, f: impl FnOnce()) -> bool {
     fn spin() {
         // ORDERING: Relaxed — counters and flags of a bench; the loop orders nothing.
         BUSY.fetch_add(1, Ordering::Relaxed);
@@ -110,6 +113,7 @@ fn with_busy_others(others: &CpuMask<WORDS>, f: impl FnOnce()) -> bool {
     while BUSY.load(Ordering::Relaxed) > 0 {
         raw::relax();
     }
+    STOP.store(false, Ordering::Relaxed);
     true
 }
 
@@ -128,7 +132,7 @@ fn post_rows(target: CpuId) {
         for i in 0..BATCH {
             // SAFETY: 1. An element of a pinned array is pinned.
             let csd = unsafe { csds.map_unchecked(|csds| &csds[i]) };
-            drop(SMP.post_csd(target, csd));
+            let _ = SMP.post_csd(target, csd);
         }
         *queued = raw::instructions() - before;
         // ORDERING: Acquire — the batch has run.

@@ -77,7 +77,7 @@ unsafe impl Platform for Metal {
 
     #[inline]
     fn send_ipi_mask<const W: usize>(&self, cpus: &CpuMask<W>) {
-        Self::count(cpus.len() as u64);
+        Self::count(cpus.iter().count() as u64);
         arch::ipi::send_mask(cpus.words());
     }
 

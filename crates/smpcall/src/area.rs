@@ -13,6 +13,9 @@ use crate::sync::{AtomicU32, CacheLine, Ordering, loom_const_fn};
 /// How many mailbox lines a CPU has; source s uses line s modulo this.
 pub(crate) const MAILBOXES: usize = 4;
 
+/// In [`Local::mailing`]: a broadcast uses the lines of many targets.
+pub(crate) const MAILING_TO_ALL: u32 = u32::MAX;
+
 /// The queues.
 #[derive(Debug)]
 pub(crate) struct Queues {
@@ -144,3 +147,6 @@ impl<const W: usize, const D: usize> Area<W, D> {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod tests;

@@ -186,3 +186,6 @@ impl Bell {
         &self.0
     }
 }
+
+#[cfg(all(test, loom))]
+mod tests;

@@ -8,7 +8,7 @@
 
 use core::ptr;
 
-use crate::area::{Area, MAILBOXES};
+use crate::area::{Area, MAILBOXES, MAILING_TO_ALL};
 use crate::bell;
 use crate::cpu::{CpuId, CpuMask};
 use crate::csd::{Csd, CsdPanic};
@@ -47,10 +47,20 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if me == Some(cpu) {
             return Ok(self.run_here(cpu, f));
         }
-        if let Err(error) = self.may_wait(me) {
+        self.call_elsewhere(self.waiter(me), cpu, f)
+    }
+
+    /// The part of [`call`](Self::call) that is not inlined: calls to oneself stay small.
+    #[inline(never)]
+    fn call_elsewhere<R, F>(&self, waiter: Waiter, cpu: CpuId, f: F) -> Result<R, Refused<F>>
+    where
+        F: FnOnce() -> R + Send,
+        R: Send,
+    {
+        if let Err(error) = self.may_wait(waiter.me) {
             return Err(Refused::new(error, f));
         }
-        let outcome = self.call_remote(self.waiter(me), cpu, f, || ())?;
+        let outcome = self.call_remote(waiter, cpu, f, || ())?;
         Ok(self.unwrap(outcome))
     }
 
@@ -157,11 +167,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.wait_until(waiter, cpu, || csd.try_lock());
         let panicked = CsdPanic::<P>::new();
         // SAFETY: 1 — locked just now, and waited for below; 2 — the queue is this instance's.
-        if unsafe { csd.push_call(&area.queues.waited, &panicked) }.is_err() {
+        let pushed = unsafe { csd.push_call(&area.queues.waited, &panicked) };
+        if !self.announce(cpu, area, pushed) {
             csd.unlock();
             return Err(self.refusal(cpu));
         }
-        self.ring(cpu, area);
         self.wait_until(waiter, cpu, || csd.is_done());
         panicked
             .take()
@@ -305,7 +315,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// Waits for a mailbox; `true` when the target was found offline and the call taken back.
     #[inline]
-    fn wait_for_mail(
+    pub(crate) fn wait_for_mail(
         &self,
         waiter: Waiter,
         cpu: CpuId,
@@ -356,14 +366,13 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     {
         let record = Record::<F, Outcome<P, R>>::new(f);
         // SAFETY: 1 — new, and waited for below before it leaves; 2 — this instance's queue.
-        if unsafe { record.push::<P, R>(&area.queues.waited) }.is_err() {
+        let pushed = unsafe { record.push::<P, R>(&area.queues.waited) };
+        if !self.announce(cpu, area, pushed) {
             // SAFETY: 1 — refused.
             return Err(Refused::new(self.refusal(cpu), unsafe {
                 record.into_closure()
             }));
         }
-        // A queue that closes after the push hands the record to the leaving CPU's last drain.
-        self.ring(cpu, area);
         meanwhile();
         self.wait_until(waiter, cpu, || record.is_done());
         // SAFETY: 1 — done.
@@ -392,7 +401,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// On the owner, in a handler: lets its line of `target` go unless its task context is using it.
     fn release_mailbox(&self, owner: CpuId, target: CpuId) {
         let mailbox = &self.own(target).mail[owner.index() % MAILBOXES];
-        if self.own(owner).local.mailing() != target.get() + 1 && mailbox.is_owned_by(owner.get()) {
+        let mailing = self.own(owner).local.mailing();
+        let in_use = mailing == MAILING_TO_ALL || mailing == target.get() + 1;
+        if !in_use && mailbox.is_owned_by(owner.get()) {
             mailbox.disown();
         }
     }

@@ -180,6 +180,17 @@ impl<const W: usize> CpuMask<W> {
         }
     }
 
+    /// As [`Self::iter`], in the first `words` words: ids above are known not to be in use.
+    #[inline]
+    pub(crate) fn iter_within(&self, words: usize) -> CpuIter<'_> {
+        let words = &self.words[..words.min(W)];
+        CpuIter {
+            words,
+            base: 0,
+            word: words.first().copied().unwrap_or(0),
+        }
+    }
+
     /// The words, bit `i` of word `w` being CPU `64 * w + i`.
     #[inline]
     pub const fn words(&self) -> &[u64; W] {

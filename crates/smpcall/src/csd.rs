@@ -141,7 +141,7 @@ impl<F: Fn() + Copy + Send + 'static> Csd<F> {
         &self,
         queue: &Queue,
         drop_wait: DropWait,
-    ) -> Result<(), Closed> {
+    ) -> Result<bool, Closed> {
         // SAFETY: 1 — locked: ours.
         self.posted
             .with_mut(|posted| unsafe { posted.write(Some(drop_wait)) });
@@ -162,7 +162,7 @@ impl<F: Fn() + Sync> Csd<F> {
         &self,
         queue: &Queue,
         panicked: &CsdPanic<P>,
-    ) -> Result<(), Closed> {
+    ) -> Result<bool, Closed> {
         let wait = DropWait {
             smp: ptr::from_ref(panicked).cast(),
             target: CpuId::new(0),

@@ -354,7 +354,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     }
 
     /// Step (4), on the CPU itself, interrupts off.
-    fn open_cpu(&self, me: CpuId) {
+    pub(crate) fn open_cpu(&self, me: CpuId) {
         let area = self.own(me);
         area.open();
         let before = area.local.set_in_handler(true);
@@ -447,7 +447,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     }
 
     /// Step (7), on the CPU itself: after it, nothing more is accepted, and all that was has run.
-    fn close_cpu(&self, me: CpuId) {
+    pub(crate) fn close_cpu(&self, me: CpuId) {
         let area = self.own(me);
         let context = self.context(me);
         // May sleep, so it runs before interrupts go off; later ones are refused.

@@ -53,6 +53,8 @@ mod sleep;
 mod smp;
 mod stall;
 mod sync;
+#[cfg(all(test, loom))]
+mod testing;
 
 pub use cpu::{CpuId, CpuIter, CpuMask, ListFault, ParseListError};
 pub use csd::Csd;

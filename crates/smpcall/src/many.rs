@@ -9,10 +9,14 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr;
 
+use crate::area::{MAILBOXES, MAILING_TO_ALL};
+use crate::bell::{self, Ring};
+use crate::broadcast::BroadcastFn;
 use crate::cpu::{CpuId, CpuMask};
 use crate::error::{CallError, Refused};
 use crate::guard::Pinned;
 use crate::job::Outcome;
+use crate::mailbox::{MailFn, Payload};
 use crate::platform::Platform;
 use crate::queue::Context;
 use crate::record::Record;
@@ -167,7 +171,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     where
         F: Fn(CpuId) + Sync,
     {
-        let mut remote = targets.iter();
+        let mut remote = targets.iter_within(self.nr_words());
         match (remote.next(), remote.next(), waiter.me) {
             (None, ..) => {
                 run_local();
@@ -211,7 +215,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
     }
 
-    /// Several remote CPUs, from a CPU: its broadcast record.
+    /// Several remote CPUs, from a CPU: its mailbox lines there, and its broadcast record for the
+    /// targets whose line another source owns.
     fn broadcast<F>(
         &self,
         waiter: Waiter,
@@ -223,43 +228,121 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     where
         F: Fn(CpuId) + Sync,
     {
+        let local = &self.own(me).local;
+        if local.mailing() != 0 {
+            // We interrupted a call of this CPU, whose lines and record are in use.
+            run_local();
+            return self.queue_in_batches(waiter, targets, shared);
+        }
+        local.set_mailing(MAILING_TO_ALL);
+        let data = ptr::from_ref(shared).cast();
+        let mut out = FanOut {
+            ran: *targets,
+            kicks: CpuMask::EMPTY,
+            any_rest: false,
+        };
+        for cpu in targets.iter_within(self.nr_words()) {
+            self.mail(me, cpu, run_mailed::<P, F>, data, &mut out);
+        }
+        if out.any_rest {
+            self.request_rest(me, run_shared::<P, F>, data, &mut out);
+        }
+        self.kick(&out.kicks);
+        run_local();
+        for cpu in { out.ran }.iter_within(self.nr_words()) {
+            let area = self.own(cpu);
+            let mailbox = &area.mail[me.index() % MAILBOXES];
+            // The line of a target that was requested instead is not ours.
+            if mailbox.is_owned_by(me.get())
+                && self.wait_for_mail(waiter, cpu, area, mailbox, run_mailed::<P, F>)
+            {
+                out.ran.remove(cpu);
+            }
+        }
+        if out.any_rest {
+            self.wait_for_rest(waiter, me);
+        }
+        local.set_mailing(0);
+        out.ran
+    }
+
+    /// Publishes a broadcast in our mailbox line of one target, if it is or becomes ours.
+    #[inline]
+    fn mail(&self, me: CpuId, cpu: CpuId, run: MailFn, data: *const (), out: &mut FanOut<W>) {
+        let area = self.own(cpu);
+        let mailbox = &area.mail[me.index() % MAILBOXES];
+        if !mailbox.is_owned_by(me.get()) && !mailbox.try_own(me.get()) {
+            out.any_rest = true;
+            return;
+        }
+        let seen = area.bell.look();
+        if seen == bell::CLOSED {
+            out.ran.remove(cpu);
+            return;
+        }
+        // SAFETY: 1 — ours, idle after our last wait, and marked as in use; 2 — the data's address
+        // is what `run` expects, and `broadcast` waits before the data goes.
+        unsafe { mailbox.publish(run, |payload| payload.cast::<*const ()>().write(data)) };
+        if seen == bell::POLLING {
+            return;
+        }
+        match area.bell.ring_from(seen) {
+            Ring::Kick => {
+                out.kicks.insert(cpu);
+            }
+            Ring::Closed if mailbox.retract(run) => {
+                out.ran.remove(cpu);
+            }
+            other => {
+                self.act(cpu, area, other);
+            }
+        }
+    }
+
+    /// Requests a broadcast by our record from the targets whose line is not ours; takes those out
+    /// that are offline.
+    #[cold]
+    fn request_rest(&self, me: CpuId, run: BroadcastFn, data: *const (), out: &mut FanOut<W>) {
+        let is_rest =
+            |cpu: &CpuId| !self.own(*cpu).mail[me.index() % MAILBOXES].is_owned_by(me.get());
+        let rest: CpuMask<W> = out.ran.iter().filter(is_rest).collect();
         let record = &self.own(me).broadcast;
-        // SAFETY: 1 — we are this CPU's task context, pinned, and the last broadcast was waited for;
-        // 2 — `shared` outlives the wait below.
-        unsafe { record.prepare(run_shared::<P, F>, ptr::from_ref(shared).cast(), targets) };
-        let mut ran = *targets;
-        let mut kicks = CpuMask::EMPTY;
-        for cpu in targets {
+        // SAFETY: 1 — we are this CPU's one broadcaster, marked, and the last one was waited for;
+        // 2 — `broadcast` waits before the data goes.
+        unsafe { record.prepare(run, data, &rest) };
+        for cpu in &rest {
             let area = self.own(cpu);
             area.requests.request(me);
             match area.bell.ring() {
-                crate::bell::Ring::Kick => {
-                    kicks.insert(cpu);
+                Ring::Kick => {
+                    out.kicks.insert(cpu);
                 }
-                crate::bell::Ring::Closed if area.requests.retract(me) => {
+                Ring::Closed if area.requests.retract(me) => {
                     record.finish(cpu);
-                    ran.remove(cpu);
+                    out.ran.remove(cpu);
                 }
                 other => {
                     self.act(cpu, area, other);
                 }
             }
         }
-        self.kick(&kicks);
-        run_local();
-        let culprit = || record.laggards().first();
-        while let Some(cpu) = culprit() {
-            self.wait_until(waiter, cpu, || !record.laggards().contains(cpu));
+    }
+
+    /// Waits until our record's targets have finished.
+    #[cold]
+    fn wait_for_rest(&self, waiter: Waiter, me: CpuId) {
+        let record = &self.own(me).broadcast;
+        while !record.is_done() {
+            if let Some(cpu) = record.laggards().first() {
+                self.wait_until(waiter, cpu, || !record.laggards().contains(cpu));
+            }
         }
-        // The looks above decide nothing: this one acquires (E13).
-        while !record.is_done() {}
-        ran
     }
 
     /// Sends the IPIs of a broadcast: one by one, or by multicast.
     #[inline]
     fn kick(&self, cpus: &CpuMask<W>) {
-        let mut each = cpus.iter();
+        let mut each = cpus.iter_within(self.nr_words());
         match (each.next(), each.next()) {
             (None, _) => {}
             (Some(only), None) => self.platform.send_ipi(only),
@@ -313,8 +396,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         for (cpu, record) in batch.iter().flatten() {
             let area = self.own(*cpu);
             // SAFETY: 1 — new, and waited for below, before the caller's borrow ends; 2 — our queue.
-            if unsafe { record.push::<P, ()>(&area.queues.waited) }.is_ok() {
-                self.ring(*cpu, area);
+            let pushed = unsafe { record.push::<P, ()>(&area.queues.waited) };
+            if self.announce(*cpu, area, pushed) {
                 ran.insert(*cpu);
             }
         }
@@ -455,6 +538,27 @@ enum Local {
 struct Shared<'a, F, P: Platform> {
     f: &'a F,
     panics: PanicSlot<P>,
+}
+
+/// Where a broadcast goes.
+struct FanOut<const W: usize> {
+    /// The targets that it was published to.
+    ran: CpuMask<W>,
+    /// Those to be interrupted.
+    kicks: CpuMask<W>,
+    /// Is the line of some target another source's?
+    any_rest: bool,
+}
+
+/// Runs a broadcast that came by mailbox.
+///
+/// # Safety
+/// As [`MailFn`].
+unsafe fn run_mailed<P: Platform, F: Fn(CpuId) + Sync>(context: &Context, payload: *mut Payload) {
+    // SAFETY: 1 of `MailFn` — `mail` published the address of a `Shared` with this function.
+    let data = unsafe { *payload.cast::<*const ()>() };
+    // SAFETY: 1, 2 — as above, and our own context.
+    unsafe { run_shared::<P, F>(context, data) };
 }
 
 /// Runs a broadcast's function.

@@ -140,11 +140,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             wait: wait_for_dropped::<P, W, D>,
         };
         // SAFETY: 1 — locked just now; pinned, and its drop waits; 2 — this instance's queue.
-        if unsafe { csd.push_post::<P>(&area.queues.posted, wait) }.is_err() {
+        let pushed = unsafe { csd.push_post::<P>(&area.queues.posted, wait) };
+        if !self.announce(cpu, area, pushed) {
             csd.unlock();
             return Err(self.refusal(cpu));
         }
-        self.ring(cpu, area);
         Ok(())
     }
 
@@ -177,8 +177,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let area = self.area(cpu).ok_or_else(|| self.refusal(cpu))?;
         let record = Record::<fn(), crate::job::Outcome<P, ()>>::new(|| ());
         // SAFETY: 1 — new, and waited for below; 2 — this instance's queue.
-        unsafe { record.push::<P, ()>(&area.queues.posted) }.map_err(|_| self.refusal(cpu))?;
-        self.ring(cpu, area);
+        let pushed = unsafe { record.push::<P, ()>(&area.queues.posted) };
+        if !self.announce(cpu, area, pushed) {
+            return Err(self.refusal(cpu));
+        }
         self.wait_until(self.waiter(me), cpu, || record.is_done());
         Ok(())
     }
@@ -247,7 +249,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         unsafe { slot.node.set_run(run) };
         let node = NonNull::from(slot);
         // SAFETY: 1 — `run` is set, pool nodes live as long as the instance; 2 — claimed: ours.
-        if unsafe { area.queues.posted.push(node.cast()) }.is_err() {
+        let pushed = unsafe { area.queues.posted.push(node.cast()) };
+        if !self.announce(cpu, area, pushed) {
             // SAFETY: refused: the closure is still there and moves out once.
             let f = slot
                 .words
@@ -255,8 +258,6 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             area.pool.free(node);
             return Err(Refused::new(self.refusal(cpu), f));
         }
-        // A queue that closes after the push hands the node to the leaving CPU's last drain.
-        self.ring(cpu, area);
         Ok(())
     }
 }

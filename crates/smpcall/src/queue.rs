@@ -89,13 +89,14 @@ impl Queue {
         }
     }
 
-    /// Sender: (1).
+    /// Sender: (1). Answers whether the queue was empty: then the sender rings. Otherwise whoever
+    /// pushed first rings or has rung, and the take that it asks for has this node too.
     ///
     /// # Safety
     /// 1. The node's `run` is set, and the node and what it heads stay valid until it ran.
     /// 2. The node is in no queue, and nobody else touches it until it ran.
     #[inline]
-    pub(crate) unsafe fn push(&self, node: NonNull<Node>) -> Result<(), Closed> {
+    pub(crate) unsafe fn push(&self, node: NonNull<Node>) -> Result<bool, Closed> {
         // ORDERING: Relaxed — a guess for the compare-and-swap; a closed queue publishes nothing here.
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
@@ -114,7 +115,7 @@ impl Queue {
                 ord!("e1_push_relaxed", Release),
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(head.is_null()),
                 Err(now) => head = now,
             }
         }

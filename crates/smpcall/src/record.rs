@@ -76,7 +76,7 @@ impl<F, O> Record<F, O> {
     /// 1. It was not queued before, and stays where it is, alive, until [`Self::is_done`] if this
     ///    answers `Ok`.
     /// 2. The queue's owner runs its calls with a context whose platform is a `P`.
-    pub(crate) unsafe fn push<P, R>(&self, queue: &Queue) -> Result<(), Closed>
+    pub(crate) unsafe fn push<P, R>(&self, queue: &Queue) -> Result<bool, Closed>
     where
         P: Platform,
         F: FnOnce() -> R,
@@ -104,7 +104,7 @@ impl<F, O> Record<F, O> {
         &self,
         queue: &Queue,
         waker: &Waker<P, W, D>,
-    ) -> Result<(), Closed>
+    ) -> Result<bool, Closed>
     where
         P: Platform,
         F: FnOnce() -> R,

@@ -56,13 +56,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         };
         // SAFETY: 1 — new, and waited for below; 2 — this instance's queue.
         let pushed = unsafe { record.push_sleeping::<P, R, W, D>(&area.queues.sleeping, &waker) };
-        if pushed.is_err() {
+        if !self.announce(cpu, area, pushed) {
             // SAFETY: 1 — refused.
             return Err(Refused::new(self.refusal(cpu), unsafe {
                 record.into_closure()
             }));
         }
-        self.ring(cpu, area);
         match me {
             Some(_) => self.idle_until(|| record.is_done()),
             None => {
@@ -97,14 +96,14 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let wait = DropWait {
             smp,
             target: cpu,
-            wait: post::wait_for_dropped::<P, W, D>,
+            wait: wait_for_dropped_task::<P, W, D>,
         };
         // SAFETY: 1 — locked just now; pinned, and its drop waits; 2 — this instance's queue.
-        if unsafe { csd.push_post::<P>(&area.queues.sleeping, wait) }.is_err() {
+        let pushed = unsafe { csd.push_post::<P>(&area.queues.sleeping, wait) };
+        if !self.announce(cpu, area, pushed) {
             csd.unlock();
             return Err(self.refusal(cpu));
         }
-        self.ring(cpu, area);
         Ok(())
     }
 
@@ -147,6 +146,33 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             }
         }
         self.idle_exit();
+    }
+}
+
+/// Waits for a descriptor that is dropped while it is queued for a CPU's ordinary context.
+///
+/// On that CPU itself nobody else runs its tasks, so they are run here.
+///
+/// # Safety
+/// As [`post::wait_for_dropped`].
+#[cfg(not(loom))]
+unsafe fn wait_for_dropped_task<P: Platform, const W: usize, const D: usize>(
+    smp: *const (),
+    target: CpuId,
+    queued: &dyn Fn() -> bool,
+) {
+    // SAFETY: 1.
+    let this = unsafe { &*smp.cast::<Smp<P, W, D>>() };
+    if this.platform.current_cpu() != Some(target) {
+        // SAFETY: as this function.
+        return unsafe { post::wait_for_dropped::<P, W, D>(smp, target, queued) };
+    }
+    this.run_tasks();
+    if queued() {
+        this.platform.fatal(format_args!(
+            "a Csd that is queued as a task on CPU {target} was dropped on that CPU where its \
+             tasks cannot run: with interrupts off, in a called function, or in a task before it"
+        ));
     }
 }
 

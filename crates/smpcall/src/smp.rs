@@ -13,7 +13,7 @@ use crate::cpu::{AtomicCpuMask, CpuId, CpuMask};
 use crate::error::CallError;
 use crate::hotplug::Hotplug;
 use crate::platform::{self, Platform};
-use crate::queue::Context;
+use crate::queue::{Closed, Context};
 use crate::sync::{AtomicU32, Ordering};
 
 /// How many CPUs a word stands for: few under loom, which pays for each atomic in each execution.
@@ -157,6 +157,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.nr_cpu_ids.load(Ordering::Relaxed)
     }
 
+    /// How many words of a mask are in use: those of the possible CPUs.
+    #[inline]
+    pub(crate) fn nr_words(&self) -> usize {
+        self.nr_cpu_ids().div_ceil(64) as usize
+    }
+
     /// Why a call to a CPU with a closed doorbell is refused.
     #[cold]
     pub(crate) fn refusal(&self, cpu: CpuId) -> CallError {
@@ -181,6 +187,23 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     #[inline]
     pub(crate) fn ring(&self, cpu: CpuId, area: &Area<W, D>) -> bool {
         self.act(cpu, area, area.bell.ring())
+    }
+
+    /// After a push: rings if the queue was empty. Answers whether the queue accepted.
+    ///
+    /// A queue that closes after the push hands the node to the leaving CPU's last drain, so a
+    /// closed doorbell is no reason to doubt.
+    #[inline]
+    pub(crate) fn announce(
+        &self,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        pushed: Result<bool, Closed>,
+    ) -> bool {
+        if pushed == Ok(true) {
+            self.ring(cpu, area);
+        }
+        pushed.is_ok()
     }
 
     /// Does what a ring demands.
