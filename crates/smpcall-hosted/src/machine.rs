@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 use smpcall::{CpuId, HotplugError};
 
 use crate::affinity::{self, HostCpus};
+use crate::local;
 use crate::platform::{Hosted, Payload, Reporter};
 use crate::{BootParams, CallError, CpuMask, HostedSmp, WORDS};
 
@@ -60,6 +60,8 @@ impl Inner {
     pub(crate) fn run_jobs(&self, cpu: CpuId) {
         while let Some(job) = self.next_job(cpu) {
             job();
+            // A job may have forgotten its guard; the next one, and the CPU's end, need them on.
+            local::irqs_restore(true);
         }
     }
 
@@ -132,10 +134,9 @@ impl Deref for Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if self.current_cpu().is_some() {
-            let cpu = self.current_cpu();
+        if let Some(cpu) = self.current_cpu() {
             eprintln!(
-                "smpcall: fatal: a machine was dropped on its own {cpu:?}, which it would wait for"
+                "smpcall: fatal: a machine was dropped on its own CPU {cpu}, which it would wait for"
             );
             std::process::abort();
         }
@@ -302,7 +303,8 @@ impl Builder {
             kicks: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
         };
-        let mut place = Box::<MaybeUninit<HostedSmp>>::new(MaybeUninit::uninit());
+        // Megabytes: built where they stay, for a thread's stack may be smaller.
+        let mut place = Box::<HostedSmp>::new_uninit();
         HostedSmp::emplace(&mut place, platform);
         // SAFETY: `emplace` wrote it.
         let smp = unsafe { place.assume_init() };

@@ -58,6 +58,8 @@ fn live(machine: &Inner, cpu: CpuId) {
                 break;
             }
             smp.run_tasks();
+            // A task may have forgotten its guard.
+            local::irqs_restore(true);
             machine.run_jobs(cpu);
             idle(machine, cpu);
         }
