@@ -14,7 +14,7 @@ use smpcall::{CpuId, HotplugError};
 
 use crate::affinity::{self, HostCpus};
 use crate::local;
-use crate::platform::{Hosted, Payload, Reporter};
+use crate::platform::{self, Hosted, Payload, Reporter};
 use crate::{BootParams, CallError, CpuMask, HostedSmp, WORDS};
 
 /// Work that runs long on a CPU, in its task context.
@@ -59,7 +59,10 @@ impl Inner {
     /// Runs the CPU's jobs on its thread; a job's panic stays in its join handle.
     pub(crate) fn run_jobs(&self, cpu: CpuId) {
         while let Some(job) = self.next_job(cpu) {
-            job();
+            // A result that nobody wants is dropped in there, and its drop may panic.
+            if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(job)) {
+                platform::discard(payload);
+            }
             // A job may have forgotten its guard; the next one, and the CPU's end, need them on.
             local::irqs_restore(true);
         }
@@ -135,10 +138,9 @@ impl Deref for Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if let Some(cpu) = self.current_cpu() {
-            eprintln!(
-                "smpcall: fatal: a machine was dropped on its own CPU {cpu}, which it would wait for"
-            );
-            std::process::abort();
+            platform::fatal(format_args!(
+                "a machine was dropped on its own CPU {cpu}, which it would wait for"
+            ));
         }
         self.inner.shut_down();
     }

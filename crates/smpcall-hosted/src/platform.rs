@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{OnceLock, Weak};
@@ -48,7 +48,7 @@ impl fmt::Display for PanicReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "a function posted to CPU {} panicked: {}",
+            "a function that ran on CPU {} panicked: {}",
             self.cpu,
             self.message()
         )
@@ -206,27 +206,43 @@ unsafe impl Platform for Hosted {
     }
 
     fn report(&self, report: Report<'_>) {
-        (self.reporter)(&report);
+        self.say(&report);
     }
 
     fn report_panic(&self, cpu: CpuId, payload: Payload) {
-        (self.reporter)(&PanicReport {
+        self.say(&PanicReport {
             cpu,
             payload: &payload,
         });
-        // A payload whose drop panics must not take the CPU with it.
-        if let Err(second) = self.catch(move || drop(payload)) {
-            std::mem::forget(second);
-        }
+        discard(payload);
     }
 
     fn fatal(&self, message: fmt::Arguments<'_>) -> ! {
-        eprintln!("smpcall: fatal: {message}");
-        std::process::abort()
+        fatal(message)
+    }
+}
+
+/// Says why, and ends the process; a standard error that is closed changes nothing.
+pub(crate) fn fatal(message: fmt::Arguments<'_>) -> ! {
+    let _ = writeln!(io::stderr(), "smpcall: fatal: {message}");
+    std::process::abort()
+}
+
+/// Drops a payload; a drop that panics must not take the thread with it.
+pub(crate) fn discard(payload: Payload) {
+    if let Err(second) = panic::catch_unwind(AssertUnwindSafe(move || drop(payload))) {
+        std::mem::forget(second);
     }
 }
 
 impl Hosted {
+    /// Reports; 4 of [`Platform`]: a reporter that panics stays here.
+    fn say(&self, report: &dyn fmt::Display) {
+        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| (self.reporter)(report))) {
+            discard(payload);
+        }
+    }
+
     /// The later turns of a wait: the pause instruction, then giving the processor away.
     #[cold]
     fn relax_longer(&self, spins: u32) {

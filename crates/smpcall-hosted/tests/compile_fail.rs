@@ -1,6 +1,6 @@
 //! What the compiler refuses: the bounds that keep safe code sound, one small program for each.
 //!
-//! Each program in `ui/` is built twice. As it stands it must build, so that nothing but the
+//! Each program in `ui/` is built twice. As it stands it must build and run, so that nothing but the
 //! marked lines can be at fault; with the feature `refused`, which swaps those lines in, it must not,
 //! and the compiler must say every line of the `.stderr` file beside it, in that order. These files hold
 //! the error's code and its first line only, so that they outlive a compiler's wording and
@@ -27,6 +27,8 @@ fn check(case: &str) {
     let right = scratch.build(case, &source, &[]);
     let said = String::from_utf8_lossy(&right.stderr);
     assert!(right.status.success(), "the program itself builds:\n{said}");
+    let ran = scratch.run(case);
+    assert!(ran.status.success(), "the program itself runs: {ran:?}");
 
     let wrong = scratch.build(case, &source, &["refused"]);
     let said = String::from_utf8_lossy(&wrong.stderr);

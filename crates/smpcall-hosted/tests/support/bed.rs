@@ -4,14 +4,14 @@
 //! that hangs never shows what was captured: the CPUs and their states, the threads and what the
 //! kernel says they do, and every report of the library, whose stall reports name who waits for whom.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs;
 use std::io::Write as _;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Duration;
 
-use smpcall_hosted::{CpuId, JoinHandle, Machine};
+use smpcall_hosted::{Builder, CpuId, JoinHandle, Machine};
 
 /// Longer than any test takes on a computer with far too much to do.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -29,12 +29,16 @@ pub(crate) struct Bed {
 impl Bed {
     /// CPUs `0..cpus`.
     pub(crate) fn new(cpus: usize) -> Self {
-        let log = |report: &dyn std::fmt::Display| {
-            let mut reports = REPORTS.lock().unwrap_or_else(PoisonError::into_inner);
-            reports.push(report.to_string());
-        };
-        let machine = Machine::builder().count(cpus).reporter(log).boot();
-        let machine = Arc::new(machine.expect("a machine"));
+        Self::of(
+            Machine::builder()
+                .count(cpus)
+                .reporter(|report| log(report)),
+        )
+    }
+
+    /// The machine that the builder builds.
+    pub(crate) fn of(builder: Builder) -> Self {
+        let machine = Arc::new(builder.boot().expect("a machine"));
         let (alive, ended) = mpsc::channel::<()>();
         let watched = Arc::downgrade(&machine);
         let test = std::thread::current().name().unwrap_or("?").to_owned();
@@ -84,6 +88,12 @@ impl Drop for Bed {
             }
         }
     }
+}
+
+/// Keeps a report for the watchdog.
+pub(crate) fn log(report: &dyn Display) {
+    let mut reports = REPORTS.lock().unwrap_or_else(PoisonError::into_inner);
+    reports.push(report.to_string());
 }
 
 /// Says who waits, and ends the process.

@@ -47,6 +47,12 @@ impl Scratch {
             .output()
             .expect("cargo runs")
     }
+
+    /// Runs a program that was built.
+    pub(crate) fn run(&self, name: &str) -> Output {
+        let program = self.root.join("target/debug").join(name);
+        Command::new(program).output().expect("the program runs")
+    }
 }
 
 /// Leaves a file alone that is as it shall be: its age decides what is built again.
