@@ -1,0 +1,164 @@
+//! What the command line says.
+
+use std::str::FromStr;
+
+use clap::{Args as Group, Parser, Subcommand};
+use smpcall_hosted::CpuMask;
+
+/// Runs functions on other CPUs and shows what happens.
+///
+/// smpcall is Linux's kernel/smp.c as a library: call a function on one CPU, on any of a set, on
+/// many, on all, or on those that match a predicate; wait for it or not; while CPUs come and go. This
+/// program boots a machine whose CPUs are threads, each pinned to a CPU of this computer,
+/// and lets them call each other.
+#[derive(Debug, Parser)]
+#[command(name = "smpcall", version, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  smpcall                           every kind of call, checked, and the latency table
+  smpcall --cpus 16                 the same on 16 CPUs that share the ones there are
+  smpcall latency --cpus 0-1 --json who is how far from whom, one JSON object a line
+  smpcall bench --seconds 30        calls against the limits of the hardware
+
+Exit codes: 0 fine, 1 a check failed, 2 usage.";
+
+/// What every command takes.
+#[derive(Debug, Group)]
+pub(crate) struct Common {
+    /// Which CPUs: a count (`16`), or a list of this computer's CPUs (`0-3,8`)
+    ///
+    /// A bare number is a count: the CPUs are 0 to N-1 and share the allowed ones in turn if there
+    /// are fewer. A list has a `-` or a `,` and names real CPUs: `3-3` is CPU 3 alone. Without
+    /// it: every CPU that this process may use.
+    #[arg(long, global = true, value_name = "LIST|N", allow_hyphen_values = true)]
+    pub(crate) cpus: Option<CpuChoice>,
+    /// Print one JSON object a line; times are numbers called `*_ns`
+    #[arg(long, global = true, conflicts_with = "csv")]
+    pub(crate) json: bool,
+    /// Print comma-separated values with a header
+    #[arg(long, global = true)]
+    pub(crate) csv: bool,
+}
+
+/// What to do; without a command, `demo`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make every kind of call, check where each really ran, and measure the way between the CPUs
+    Demo,
+    /// Show the CPUs: node, package, core, SMT siblings, shared cache, state
+    Cpus,
+    /// Measure a waited call from every CPU to every CPU
+    Latency(LatencyOptions),
+    /// Measure calls against the limits of the hardware, and against other ways to do it
+    ///
+    /// Two CPUs, pinned. Blocks of samples of everything that is compared take turns, and between
+    /// two blocks a cache line is handed to and fro: that tells how far apart the CPUs are
+    /// at the moment (near, far, smt), for a hypervisor moves them about. A block counts only if both
+    /// looks around it agree, and figures are compared within one placement only.
+    ///
+    /// With the cargo feature `peers`: std mpsc, crossbeam-channel, kanal, flume, rtrb, rayon, tokio.
+    Bench(BenchOptions),
+}
+
+/// What `latency` takes.
+#[derive(Debug, Group)]
+pub(crate) struct LatencyOptions {
+    /// Calls per pair of CPUs; fewer if the time is up
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) samples: u32,
+    /// Roughly how long to measure, in seconds
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    pub(crate) seconds: f64,
+}
+
+/// What `bench` takes.
+#[derive(Debug, Group)]
+pub(crate) struct BenchOptions {
+    /// How long to measure, in seconds
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Only the rows whose name contains this (their limits are measured as well)
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
+        _ => Err("a number of seconds above 0, at most a day".into()),
+    }
+}
+
+/// What `--cpus` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CpuChoice {
+    /// CPUs 0 to N-1, sharing the allowed ones.
+    Count(usize),
+    /// These CPUs of the computer.
+    List(CpuMask),
+}
+
+impl FromStr for CpuChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains(['-', ',']) {
+            let cpus = CpuMask::parse_list(text).map_err(|error| error.to_string())?;
+            return Ok(Self::List(cpus));
+        }
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            Ok(0) => Err("a machine has at least one CPU".into()),
+            Ok(count) if digits && count <= CpuMask::CAPACITY => Ok(Self::Count(count)),
+            Err(_) if !digits => Err("neither a count (16) nor a list (0-3,8)".into()),
+            _ => Err(format!("at most {} CPUs", CpuMask::CAPACITY)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bare_number_is_a_count_and_a_list_has_a_dash_or_a_comma() {
+        assert_eq!("16".parse(), Ok(CpuChoice::Count(16)));
+        let three = CpuMask::parse_list("3").unwrap();
+        assert_eq!("3-3".parse(), Ok(CpuChoice::List(three)));
+        let list = CpuMask::parse_list("0-1,4").unwrap();
+        assert_eq!("0-1,4".parse(), Ok(CpuChoice::List(list)));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in [
+            "",
+            "0",
+            "+3",
+            "x",
+            "-1",
+            "1-",
+            "3-1",
+            ",",
+            "99999",
+            "0-99999",
+            "99999999999999999999999",
+        ] {
+            assert!(text.parse::<CpuChoice>().is_err(), "`{text}` was taken");
+        }
+    }
+}

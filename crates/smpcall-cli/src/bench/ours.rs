@@ -1,0 +1,109 @@
+//! The library: the rows that the limits and the peers are compared with.
+//!
+//! Every closure captures a word and answers one, or does something with what it captured, and
+//! goes through the public interface with everything in force: hotplug, order, parking, panics.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::bench::Contender;
+use crate::bench::lab::{Lab, stopped, time_runs};
+use crate::bench::limits::{POST_RUNS, POSTS, SLEEP_GAP, WAKE_UPS, time_cold};
+
+/// Runs per block, and calls per run.
+pub(crate) const RUNS: usize = 24;
+/// As [`RUNS`].
+pub(crate) const CALLS: u64 = 32;
+/// Calls before the first that is timed.
+const WARM_UP: u64 = 64;
+
+/// All rows.
+pub(crate) fn all() -> Vec<Contender> {
+    let row =
+        |name, limit, block: fn(&Lab) -> Vec<f64>| Contender::new(name, "smpcall", limit, block);
+    vec![
+        row("call_polling", "one_line", call_polling),
+        row("call_polling_cold", "one_line_cold", call_polling_cold),
+        row("broadcast_two", "two_lines", broadcast_two),
+        row("post", "spsc64", post),
+        row("call_parked", "futex", call_parked),
+        row("call_poll_point", "one_line", call_poll_point),
+    ]
+}
+
+/// A waited call; panics if it is refused or its answer is wrong.
+fn call(lab: &Lab, i: u64) {
+    match lab.machine.call(lab.responder, move || black_box(i) + 1) {
+        Ok(answer) => assert_eq!(answer, i + 1, "the closure's result comes back"),
+        Err(refused) => panic!("a call was refused: {refused}"),
+    }
+}
+
+/// To an idle CPU that polls, back to back.
+fn call_polling(lab: &Lab) -> Vec<f64> {
+    (0..WARM_UP).for_each(|i| call(lab, i));
+    time_runs(RUNS, CALLS, |i| call(lab, i))
+}
+
+/// The same with a pause between two calls: the lines have settled.
+fn call_polling_cold(lab: &Lab) -> Vec<f64> {
+    (0..WARM_UP).for_each(|i| call(lab, i));
+    time_cold(lab, |i| call(lab, i))
+}
+
+/// To itself and the other, overlapping.
+fn broadcast_two(lab: &Lab) -> Vec<f64> {
+    (0..WARM_UP).for_each(|i| call(lab, i));
+    time_runs(RUNS, CALLS, |i| {
+        let ran = lab.machine.on_each_cpu(|cpu| {
+            black_box((cpu, i));
+        });
+        assert!(ran.is_ok_and(|ran| ran.len() == 2), "both CPUs run it");
+    })
+}
+
+/// Closures of three words, back to back, until the last has run.
+fn post(lab: &Lab) -> Vec<f64> {
+    (0..WARM_UP).for_each(|i| call(lab, i));
+    let runs = time_runs(POST_RUNS, 1, |_| {
+        for i in 0..POSTS {
+            let words = [i, i, i];
+            let posted = lab.machine.post_wait(lab.responder, move || {
+                black_box(words);
+            });
+            assert!(posted.is_ok(), "the responder is online");
+        }
+        assert!(
+            lab.machine.flush(lab.responder).is_ok(),
+            "the responder is online"
+        );
+    });
+    runs.into_iter().map(|run| run / POSTS as f64).collect()
+}
+
+/// To a CPU that sleeps; calls that found it awake do not count.
+fn call_parked(lab: &Lab) -> Vec<f64> {
+    let wakes = || lab.machine.platform().wakes();
+    let mut times = Vec::with_capacity(WAKE_UPS);
+    for i in 0..WAKE_UPS as u64 {
+        lab.spin(SLEEP_GAP);
+        let before = wakes();
+        let time = lab.time_one(|| call(lab, i));
+        if wakes() == before + 1 {
+            times.push(time);
+        }
+    }
+    times
+}
+
+/// To a CPU in a busy loop that has a poll point.
+fn call_poll_point(lab: &Lab) -> Vec<f64> {
+    let machine = Arc::clone(&lab.machine);
+    let answer = move |stop: &AtomicBool| {
+        while !stopped(stop) {
+            machine.poll();
+        }
+    };
+    lab.duet(answer, || time_runs(RUNS, CALLS, |i| call(lab, i)))
+}

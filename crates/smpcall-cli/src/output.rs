@@ -1,0 +1,155 @@
+//! Rows on standard output: a table, JSON lines, or comma-separated values.
+//!
+//! A row is a JSON object whatever the form, so that the three say the same.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use crate::args::Common;
+
+/// The form that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For people.
+    Human,
+    /// One object a line.
+    Json,
+    /// A header per kind of row, then its rows.
+    Csv,
+}
+
+impl Common {
+    /// The form that was asked for.
+    pub(crate) fn format(&self) -> Format {
+        match (self.json, self.csv) {
+            (true, _) => Format::Json,
+            (_, true) => Format::Csv,
+            _ => Format::Human,
+        }
+    }
+}
+
+/// Writes rows for programs; nothing if the form is for people.
+pub(crate) fn rows(format: Format, rows: &[Value]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match format {
+        Format::Human => {}
+        Format::Json => {
+            for row in rows {
+                writeln!(out, "{row}")?;
+            }
+        }
+        Format::Csv => csv(&mut out, rows)?,
+    }
+    out.flush()
+}
+
+/// Writes a line for people.
+pub(crate) fn line(text: impl AsRef<str>) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{}", text.as_ref())
+}
+
+fn csv(out: &mut impl Write, rows: &[Value]) -> io::Result<()> {
+    let mut header = None;
+    for object in rows.iter().filter_map(Value::as_object) {
+        let names: Vec<&str> = object.keys().map(String::as_str).collect();
+        let fields: Vec<String> = object.values().map(field).collect();
+        if header.as_ref() != Some(&names) {
+            writeln!(out, "{}", names.join(","))?;
+            header = Some(names);
+        }
+        writeln!(out, "{}", fields.join(","))?;
+    }
+    Ok(())
+}
+
+/// A value between commas; a list becomes its parts with blanks between.
+fn field(value: &Value) -> String {
+    let text = text(value);
+    if text.contains(['"', ',', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text
+    }
+}
+
+/// A value as people read it.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().map(text_of_part).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+fn text_of_part(value: &Value) -> String {
+    text(value)
+}
+
+/// A number of nanoseconds to a tenth, as JSON.
+pub(crate) fn ns(value: f64) -> Value {
+    ((value * 10.0).round() / 10.0).into()
+}
+
+/// A number of nanoseconds in the unit that people read.
+pub(crate) fn human_ns(ns: f64) -> String {
+    match ns {
+        ns if ns < 100.0 => format!("{ns:.1} ns"),
+        ns if ns < 10_000.0 => format!("{ns:.0} ns"),
+        ns if ns < 10_000_000.0 => format!("{:.1} us", ns / 1e3),
+        ns => format!("{:.1} ms", ns / 1e6),
+    }
+}
+
+/// An empty table in the program's style; the named columns are numbers.
+pub(crate) fn table(header: &[&str], numbers: &[usize]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()))
+        .set_content_arrangement(if io::stdout().is_terminal() {
+            ContentArrangement::Dynamic
+        } else {
+            ContentArrangement::Disabled
+        })
+        .set_header(header.to_vec());
+    for &column in numbers {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// A progress bar on standard error; silent where that is no terminal.
+pub(crate) fn progress(total: u64, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:40} {percent}% {eta} left");
+    let bar = ProgressBar::new(total).with_message(what);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn csv_has_a_header_for_each_kind_of_row_and_quotes_what_needs_it() {
+        let rows = [
+            json!({"a": 1, "b": [1, 2]}),
+            json!({"a": 2, "b": "x,\"y\""}),
+            json!({"c": null}),
+        ];
+        let mut out = Vec::new();
+        csv(&mut out, &rows).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "a,b\n1,1 2\n2,\"x,\"\"y\"\"\"\nc\n\n");
+    }
+}
