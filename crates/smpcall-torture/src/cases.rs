@@ -7,7 +7,14 @@ use crate::cx::Cx;
 use crate::lab::Lab;
 use crate::report::Line;
 
+mod contexts;
+mod descriptors;
+mod kicks;
+mod masks;
+mod order;
+mod posting;
 mod results;
+mod tasks;
 
 /// What a case needs of its system, besides CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +96,13 @@ pub(crate) use case_list;
 pub fn cases<L: Lab<W, D>, const W: usize, const D: usize>() -> impl Iterator<Item = Case<L, W, D>>
 {
     results::cases()
+        .chain(contexts::cases())
+        .chain(order::cases())
+        .chain(posting::cases())
+        .chain(masks::cases())
+        .chain(descriptors::cases())
+        .chain(tasks::cases())
+        .chain(kicks::cases())
 }
 
 /// How many cases would run.

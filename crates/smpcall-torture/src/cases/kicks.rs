@@ -1,0 +1,272 @@
+//! IPIs and wake-ups: counted, not timed; and the calls that are made for their sake.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use smpcall::{CallError, CpuId, CpuMask, CpuState};
+
+use super::case_list;
+use crate::check::{Check, OrFail, ensure, ensure_eq, ensure_matches};
+use crate::crew::CREW;
+use crate::cx::Cx;
+use crate::lab::Lab;
+
+case_list! {
+    2 Nothing posts_to_a_rung_cpu_send_no_kick,
+    2 Nothing a_burst_of_posts_from_many_sends_one_kick,
+    4 Nothing simultaneous_broadcasts_send_at_most_one_kick_to_each_target,
+    1 Nothing kick_all_cpus_sync_answers_all_others,
+    2 Nothing kick_all_cpus_sync_waits_for_a_masked_cpu,
+    2 Nothing what_was_stored_before_the_kick_is_visible_after_it,
+    2 Nothing a_nudge_makes_a_waiting_cpu_look,
+    1 Nothing handling_an_interrupt_without_cause_is_harmless,
+}
+
+impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
+    fn posts_to_a_rung_cpu_send_no_kick(&self) -> Check {
+        let target = self.other(0);
+        self.scope((), |s| {
+            let csd = core::pin::pin!(s.csd(|_| ()));
+            self.masked(&CpuMask::of(target), |_| {
+                let before = self.lab().kicks();
+                s.post(target, |_| ()).or_fail("post")?;
+                ensure_eq!(self.lab().kicks() - before, 1, "kicks for the first post");
+                for _ in 1..D {
+                    s.post(target, |_| ()).or_fail("post")?;
+                }
+                s.post_csd(target, csd.as_ref()).or_fail("post_csd")?;
+                ensure_eq!(
+                    self.lab().kicks() - before,
+                    1,
+                    "kicks for a lane full of posts"
+                );
+                Ok(())
+            })
+        })
+    }
+
+    fn a_burst_of_posts_from_many_sends_one_kick(&self) -> Check {
+        let target = self.other(0);
+        let sources = self.some_cpus(CREW).and_not(&CpuMask::of(target));
+        self.scope((), |s| {
+            let (ready, masked, done) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+            // ORDERING: Relaxed, all of them — stages of the case.
+            let each = |me| {
+                if me == target {
+                    let all = sources.len() as u32;
+                    // Making the crew act takes wake-ups as well: they are over now.
+                    self.wait("all are there", || ready.load(Ordering::Relaxed) == all)?;
+                    self.smp().poll();
+                    let guard = self.smp().irqs_off();
+                    let before = self.lab().kicks();
+                    masked.store(1, Ordering::Relaxed);
+                    self.wait("all have posted", || done.load(Ordering::Relaxed) == all)?;
+                    let sent = self.lab().kicks() - before;
+                    drop(guard);
+                    ensure_eq!(sent, 1, "kicks for posts of {all} CPUs");
+                    return Ok(());
+                }
+                ready.fetch_add(1, Ordering::Relaxed);
+                self.wait("the target is masked", || {
+                    masked.load(Ordering::Relaxed) == 1
+                })?;
+                s.post(target, |_| ()).or_fail("post")?;
+                done.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            };
+            self.together(&sources.or(&CpuMask::of(target)), each)
+        })
+    }
+
+    /// N broadcasts onto N masked CPUs: N kicks, not N times N (os_anchors 5.3, 13).
+    fn simultaneous_broadcasts_send_at_most_one_kick_to_each_target(&self) -> Check {
+        let all = self.some_cpus(CREW);
+        let half = all.len() / 2;
+        let me = self.me();
+        let targets: CpuMask<W> = all
+            .iter()
+            .filter(|&cpu| Some(cpu) != me)
+            .take(half)
+            .collect();
+        let sources = all.and_not(&targets);
+        let (masked, here, near) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+        let (before, worst) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        let ran = AtomicU64::new(0);
+        // ORDERING: Relaxed — stages of the case.
+        let hold = || {
+            self.smp().poll();
+            let guard = self.smp().irqs_off();
+            masked.fetch_add(1, Ordering::Relaxed);
+            let sources = sources.len() as u32;
+            self.wait("all are about to call", || {
+                near.load(Ordering::Relaxed) == sources
+            })?;
+            self.pause_ns(2_000_000);
+            let sent = self
+                .lab()
+                .kicks()
+                .saturating_sub(before.load(Ordering::Relaxed));
+            worst.fetch_max(sent, Ordering::Relaxed);
+            // All look before the first lets go: what a CPU that drains is kicked for is not asked.
+            masked.fetch_add(1, Ordering::Relaxed);
+            let both = 2 * targets.len() as u32;
+            self.wait("all have looked", || masked.load(Ordering::Relaxed) == both)?;
+            drop(guard);
+            Ok(())
+        };
+        let call = || {
+            let held = targets.len() as u32;
+            self.wait("the targets are masked", || {
+                masked.load(Ordering::Relaxed) >= held
+            })?;
+            // Making the crew act takes wake-ups as well: they are over when all are here.
+            here.fetch_add(1, Ordering::Relaxed);
+            let all = sources.len() as u32;
+            self.wait("all are here", || here.load(Ordering::Relaxed) == all)?;
+            before.fetch_min(self.lab().kicks(), Ordering::Relaxed);
+            near.fetch_add(1, Ordering::Relaxed);
+            let count = |_| {
+                ran.fetch_add(1, Ordering::Relaxed);
+            };
+            let set = self.smp().call_many(&targets, count).or_fail("call_many")?;
+            ensure_eq!(set, targets, "CPUs that ran it");
+            Ok(())
+        };
+        self.together(&all, |cpu| {
+            if targets.contains(cpu) {
+                hold()
+            } else {
+                call()
+            }
+        })?;
+        let (sent, most) = (worst.load(Ordering::Relaxed), targets.len() as u64);
+        ensure!(
+            sent <= most,
+            "{sent} kicks for broadcasts to {most} masked CPUs"
+        );
+        ensure_eq!(
+            ran.load(Ordering::Relaxed),
+            most * sources.len() as u64,
+            "runs"
+        );
+        Ok(())
+    }
+
+    fn kick_all_cpus_sync_answers_all_others(&self) -> Check {
+        for _ in 0..20 {
+            let kicked = self
+                .smp()
+                .kick_all_cpus_sync()
+                .or_fail("kick_all_cpus_sync")?;
+            ensure_eq!(kicked, self.others(), "CPUs that were kicked");
+        }
+        Ok(())
+    }
+
+    fn kick_all_cpus_sync_waits_for_a_masked_cpu(&self) -> Check {
+        let target = self.other(0);
+        for _ in 0..5 {
+            let stage = AtomicU32::new(0);
+            // ORDERING: Relaxed — stages of the case; 3 is stored before the mask ends.
+            let member = |_| {
+                self.smp().poll();
+                let guard = self.smp().irqs_off();
+                stage.store(1, Ordering::Relaxed);
+                self.wait("the kick is near", || stage.load(Ordering::Relaxed) == 2)?;
+                self.pause_ns(500_000);
+                stage.store(3, Ordering::Relaxed);
+                drop(guard);
+                Ok(())
+            };
+            self.crew(&CpuMask::of(target), member, || {
+                self.wait("the target is masked", || {
+                    stage.load(Ordering::Relaxed) == 1
+                })?;
+                stage.store(2, Ordering::Relaxed);
+                self.smp()
+                    .kick_all_cpus_sync()
+                    .or_fail("kick_all_cpus_sync")?;
+                ensure_eq!(
+                    stage.load(Ordering::Relaxed),
+                    3,
+                    "the stage when the kick returned"
+                );
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The seed's use of it: publish a new value, kick, and nobody uses the old one any more.
+    fn what_was_stored_before_the_kick_is_visible_after_it(&self) -> Check {
+        let reader = self.other(0);
+        let (value, kicked, ended) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+        // ORDERING: Relaxed, all of them — the kick alone must order them.
+        let read = |_| {
+            while ended.load(Ordering::Relaxed) == 0 && !self.has_failed() {
+                let floor = kicked.load(Ordering::Relaxed);
+                let seen = value.load(Ordering::Relaxed);
+                ensure!(seen >= floor, "read {seen} after the kick for {floor}");
+                self.smp().poll();
+            }
+            Ok(())
+        };
+        self.crew(&CpuMask::of(reader), read, || {
+            for n in 1..=200 {
+                value.store(n, Ordering::Relaxed);
+                self.smp()
+                    .kick_all_cpus_sync()
+                    .or_fail("kick_all_cpus_sync")?;
+                kicked.store(n, Ordering::Relaxed);
+            }
+            ended.store(1, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+
+    /// A CPU that idles until a flag is set sees it when it is nudged.
+    fn a_nudge_makes_a_waiting_cpu_look(&self) -> Check {
+        let target = self.other(0);
+        for _ in 0..20 {
+            let (waiting, flag) = (AtomicU32::new(0), AtomicU32::new(0));
+            // ORDERING: Relaxed — the nudge's Release publishes the flag.
+            let member = |_| {
+                waiting.store(1, Ordering::Relaxed);
+                self.smp()
+                    .idle_until(|| flag.load(Ordering::Relaxed) == 1 || self.has_failed());
+                Ok(())
+            };
+            self.crew(&CpuMask::of(target), member, || {
+                self.wait("it waits", || waiting.load(Ordering::Relaxed) == 1)?;
+                self.pause_ns(100_000);
+                flag.store(1, Ordering::Relaxed);
+                self.smp().nudge(target).or_fail("nudge")
+            })?;
+        }
+        let nowhere = self.smp().nudge(CpuId::new(u32::MAX));
+        ensure_matches!(
+            nowhere,
+            Err(CallError::NoSuchCpu { .. }),
+            "a nudge to no CPU"
+        );
+        Ok(())
+    }
+
+    fn handling_an_interrupt_without_cause_is_harmless(&self) -> Check {
+        self.together(&self.some_cpus(4), |me| {
+            for _ in 0..20 {
+                let guard = self.smp().irqs_off();
+                self.smp().handle_ipi();
+                drop(guard);
+                self.smp().poll();
+                let inside = || self.smp().handle_ipi();
+                self.smp().call(me, inside).or_fail("call")?;
+            }
+            ensure_eq!(
+                self.smp().cpu_state(me),
+                CpuState::Online,
+                "the state of CPU {me}"
+            );
+            Ok(())
+        })
+    }
+}
