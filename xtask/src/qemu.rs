@@ -21,7 +21,7 @@ use clap::{Args, ValueEnum};
 
 use crate::arch::Arch;
 use crate::image::{self, Image};
-use crate::report::{Line, Report};
+use crate::report::{Kind, Report};
 use guest::{End, Guest, Limits};
 
 /// What the kernel runs.
@@ -189,7 +189,7 @@ pub(crate) fn boot(options: &Options) -> Result<Outcome> {
     let mut report = Report::default();
     let end = guest.watch(options.limits(), |line| {
         let kind = report.line(line);
-        if options.json && kind == Line::Talk {
+        if options.json && kind == Kind::Talk {
             eprintln!("{line}");
         } else {
             println!("{line}");
@@ -199,6 +199,10 @@ pub(crate) fn boot(options: &Options) -> Result<Outcome> {
     drop(guest);
     let mut faults = judge_end(options, &end, &kernel)?;
     faults.extend(report.faults());
+    let kernel_of_ours = options.kernel.is_none() && options.example.is_none();
+    if kernel_of_ours && options.suite == Suite::Conformance && report.passed + report.failed == 0 {
+        faults.push("no case ran".to_owned());
+    }
     for fault in &faults {
         eprintln!(
             "xtask: {} with {} CPUs: {fault}",

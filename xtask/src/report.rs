@@ -1,25 +1,24 @@
 //! What a guest says on its serial port, and whether that makes a passed run.
 //!
-//! A line that begins with `smpcall: ` speaks to the host; a line that begins with `{` is a record
-//! of a bench; everything else is talk. A run has passed only if the guest closed its report with
-//! the good closing line and no case failed on the way: silence is a failure.
+//! The lines are those of `smpcall_torture::report`, whose file is compiled here as well: what
+//! kernel and host say is one text, and this program builds even where the core does not. A
+//! line that begins with `{` is a record of a bench. A run has passed only if the guest closed its
+//! report with the good closing line, no case failed on the way, and its own tally agrees.
 
 use serde_json::{Map, Value};
 
-/// Begins every line that the host understands.
-const PREFIX: &str = "smpcall: ";
-/// Closes the report of a run that passed.
-const END_OK: &str = "end ok";
-/// Closes the report of a run that did not.
-const END_FAILED: &str = "end failed";
-/// Begins the line of one case.
-const CASE: &str = "case ";
-/// What a case's line says after its name if it passed.
-const CASE_OK: &str = "ok";
+use lines::Line;
+
+#[path = "../../crates/smpcall-torture/src/report.rs"]
+#[expect(
+    unreachable_pub,
+    reason = "the file is a public module in its own crate"
+)]
+mod lines;
 
 /// Where a line belongs when only records are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(crate) enum Kind {
     /// One JSON object.
     Record,
     /// For people.
@@ -35,44 +34,45 @@ pub(crate) struct Report {
     pub failed: u64,
     /// What the closing line said, once it was there.
     pub end: Option<bool>,
+    /// The case that has begun and not ended.
+    pub running: Option<String>,
+    /// The guest's own count of cases.
+    tally: Option<(u64, u64)>,
+    /// Boot parameters that the guest did not understand.
+    bad_parameters: Vec<String>,
     /// Lines that look like a record and are none.
     garbled: u64,
 }
 
 impl Report {
     /// Takes one line in.
-    pub(crate) fn line(&mut self, line: &str) -> Line {
+    pub(crate) fn line(&mut self, line: &str) -> Kind {
         if line.starts_with('{') {
             let record: serde_json::Result<Map<String, Value>> = serde_json::from_str(line);
             self.garbled += u64::from(record.is_err());
             return if record.is_ok() {
-                Line::Record
+                Kind::Record
             } else {
-                Line::Talk
+                Kind::Talk
             };
         }
-        match line.strip_prefix(PREFIX).map(str::trim_end) {
-            Some(END_OK) => self.end = Some(self.end != Some(false)),
-            Some(END_FAILED) => self.end = Some(false),
-            Some(said) => {
-                if let Some(case) = said.strip_prefix(CASE) {
-                    self.case(case);
-                }
-            }
-            None => {}
+        match Line::parse(line) {
+            Some(Line::CaseStarts(name)) => self.running = Some(name.to_owned()),
+            Some(Line::CaseOk(_)) => self.case(true.into()),
+            Some(Line::CaseFailed(..)) => self.case(false.into()),
+            Some(Line::Tally { passed, failed }) => self.tally = Some((passed, failed)),
+            Some(Line::BadParameter(what)) => self.bad_parameters.push(what.to_owned()),
+            Some(Line::End(ok)) => self.end = Some(ok && self.end != Some(false)),
+            Some(Line::BroughtUp(_)) | None => {}
         }
-        Line::Talk
+        Kind::Talk
     }
 
-    /// Counts a case; one that says neither is a failure.
-    fn case(&mut self, case: &str) {
-        let said = case.split_once(' ').map_or("", |(_name, said)| said);
-        let passed = said.split(' ').next() == Some(CASE_OK);
-        *(if passed {
-            &mut self.passed
-        } else {
-            &mut self.failed
-        }) += 1;
+    /// Counts a case that ended.
+    fn case(&mut self, counts: crate::test::Counts) {
+        self.running = None;
+        self.passed += counts.passed;
+        self.failed += counts.failed;
     }
 
     /// Everything that is wrong with the finished report.
@@ -81,8 +81,19 @@ impl Report {
         match self.end {
             Some(true) => {}
             Some(false) => faults.push("the guest says that it failed".to_owned()),
-            None => faults.push(format!("the guest never said `{PREFIX}{END_OK}`")),
+            None => faults.push(format!("the guest never said `{}`", Line::End(true))),
         }
+        if let Some(case) = &self.running {
+            faults.push(format!("case {case} began and did not end"));
+        }
+        if self
+            .tally
+            .is_some_and(|tally| tally != (self.passed, self.failed))
+        {
+            faults.push("the guest's tally is not what its cases say".to_owned());
+        }
+        let bad = self.bad_parameters.iter();
+        faults.extend(bad.map(|what| format!("the guest refused the parameter {what}")));
         if self.failed > 0 {
             faults.push(format!("{} cases failed", self.failed));
         }
@@ -99,7 +110,7 @@ impl Report {
 #[cfg(test)]
 #[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 mod tests {
-    use super::{Line, Report};
+    use super::{Kind, Report};
 
     fn report(lines: &[&str]) -> Report {
         let mut report = Report::default();
@@ -123,6 +134,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tally_that_disagrees_and_a_case_without_an_end_are_faults() {
+        let lost = report(&[
+            "smpcall: case a ok",
+            "smpcall: 2 passed, 0 failed",
+            "smpcall: end ok",
+        ]);
+        assert_eq!(lost.faults().len(), 1);
+        let hung = report(&["smpcall: running call_runs"]);
+        assert_eq!(hung.running.as_deref(), Some("call_runs"));
+        assert_eq!(hung.faults().len(), 2);
+    }
+
+    #[test]
     fn silence_and_a_retracted_end_are_failures() {
         assert_eq!(report(&[]).faults().len(), 1);
         assert_eq!(
@@ -136,9 +160,9 @@ mod tests {
         let mut report = Report::default();
         assert_eq!(
             report.line(r#"{"type":"icount","instructions":7}"#),
-            Line::Record
+            Kind::Record
         );
-        assert_eq!(report.line(r#"{"type":"icount","#), Line::Talk);
+        assert_eq!(report.line(r#"{"type":"icount","#), Kind::Talk);
         assert_eq!(report.garbled, 1);
     }
 }
