@@ -50,7 +50,8 @@ impl Lab<WORDS, ROOM> for Hosting {
     }
 
     fn panic_code(&self, panic: &Payload) -> Option<u64> {
-        let text = panic.downcast_ref::<String>()?;
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied())?;
         text.rsplit(' ').next()?.parse().ok()
     }
 
