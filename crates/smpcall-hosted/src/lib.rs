@@ -4,12 +4,13 @@
 //! numbered by its real id. Any thread may call: a CPU of the machine, or one that is none.
 //!
 //! ```
-//! use smpcall_hosted::{CpuId, Machine};
+//! use smpcall_hosted::{CallError, CpuId, Machine};
 //!
 //! let machine = Machine::builder().count(2).boot()?;
 //! let name = String::from("borrowed");
-//! let answer = machine.call(CpuId::new(1), || format!("{name} on {:?}", machine.current_cpu()))?;
-//! assert_eq!(answer, "borrowed on Some(CPU1)");
+//! let answer = machine.call(CpuId::new(1), || format!("{name} on {:?}", machine.current_cpu()));
+//! // A refused call hands the closure back in its error; here only the reason is wanted.
+//! assert_eq!(answer.map_err(CallError::from)?, "borrowed on Some(CPU1)");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -54,3 +55,9 @@ pub type CpuMask = smpcall::CpuMask<WORDS>;
 
 /// The core's instance that a [`Machine`] derefs to.
 pub type HostedSmp = Smp<Hosted, WORDS, ROOM>;
+
+/// The README's example is compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+#[derive(Debug)]
+struct Readme;
