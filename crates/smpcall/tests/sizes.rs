@@ -1,5 +1,6 @@
 //! How much memory the core takes: counted, for a kernel puts the instance into its image.
 #![cfg(not(loom))]
+
 use core::convert::Infallible;
 use core::fmt;
 
@@ -102,27 +103,40 @@ fn a_mask_is_its_words_and_an_id_is_one() {
     );
 }
 
-/// What a value may do, asked of the compiler: an inherent constant hides the trait's.
-macro_rules! is {
-    ($bound:path: $type:ty) => {{
-        struct Asked<T: ?Sized>(core::marker::PhantomData<T>);
-        trait No {
-            const ANSWER: bool = false;
-        }
-        impl<T: ?Sized> No for Asked<T> {}
-        impl<T: ?Sized + $bound> Asked<T> {
+/// The answer of a type that is not what was asked: an inherent constant hides it.
+trait No {
+    const ANSWER: bool = false;
+}
+
+/// Asks the compiler whether a type has a property.
+macro_rules! ask {
+    ($($question:ident: $bound:ident,)*) => {$(
+        struct $question<T: ?Sized>(core::marker::PhantomData<T>);
+        impl<T: ?Sized> No for $question<T> {}
+        impl<T: ?Sized + $bound> $question<T> {
             const ANSWER: bool = true;
         }
-        Asked::<$type>::ANSWER
-    }};
+    )*};
+}
+
+ask! {
+    MaySend: Send,
+    MayShare: Sync,
+    MayMove: Unpin,
 }
 
 #[test]
 fn threads_may_share_what_they_must_and_nothing_else() {
-    const { assert!(is!(Sync: Smp<Nowhere>) && is!(Send: Smp<Nowhere>)) };
-    const { assert!(is!(Sync: Csd) && is!(Send: Csd) && !is!(Unpin: Csd)) };
-    const { assert!(!is!(Sync: Csd<core::cell::Cell<u32>>)) };
-    const { assert!(!is!(Send: Csd<*const u32>) && !is!(Sync: Csd<*const u32>)) };
-    const { assert!(!is!(Send: IrqsOff<'_, Nowhere>)) };
-    const { assert!(is!(Send: CpuMask) && is!(Sync: CpuMask) && is!(Copy: CpuMask)) };
+    type Shares = core::cell::Cell<u32>;
+    type Points = *const u32;
+    const { assert!(MayShare::<Smp<Nowhere>>::ANSWER && MaySend::<Smp<Nowhere>>::ANSWER) };
+    const { assert!(MayShare::<Csd>::ANSWER && MaySend::<Csd>::ANSWER) };
+    const { assert!(!MayShare::<Csd<Shares>>::ANSWER && !MayShare::<Csd<Points>>::ANSWER) };
+    const { assert!(!MaySend::<Csd<Points>>::ANSWER && !MaySend::<IrqsOff<'_, Nowhere>>::ANSWER) };
+    const { assert!(MayShare::<CpuMask>::ANSWER && MaySend::<CpuMask>::ANSWER) };
+}
+
+#[test]
+fn a_descriptor_may_not_move_once_it_is_pinned() {
+    const { assert!(!MayMove::<Csd>::ANSWER && MayMove::<CpuMask>::ANSWER) };
 }
