@@ -129,10 +129,9 @@ fn post_rows(target: CpuId) {
         // ORDERING: Relaxed — nothing is queued now.
         RAN.store(0, Ordering::Relaxed);
         let before = raw::instructions();
-        for i in 0..BATCH {
+        for csd in csds.get_ref() {
             // SAFETY: 1. An element of a pinned array is pinned.
-            let csd = unsafe { csds.map_unchecked(|csds| &csds[i]) };
-            let _ = SMP.post_csd(target, csd);
+            let _ = SMP.post_csd(target, unsafe { Pin::new_unchecked(csd) });
         }
         *queued = raw::instructions() - before;
         // ORDERING: Acquire — the batch has run.

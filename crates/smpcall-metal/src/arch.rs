@@ -28,7 +28,7 @@ mod imp;
 #[path = "arch/x86_64.rs"]
 mod imp;
 
-pub(crate) use imp::{NAME, boot, console, exit, ipi, irq, percpu, smp, time};
+pub(crate) use imp::{MAX_CPUS, NAME, boot, console, exit, ipi, irq, percpu, smp, time};
 
 /// The contract, checked by the compiler.
 const _: () = {

@@ -16,8 +16,8 @@ pub mod raw;
 pub use platform::{Metal, WORDS};
 pub use print::print_line;
 
-/// How many logical CPUs one image supports.
-pub const MAX_CPUS: usize = 512;
+/// How many logical CPUs one image supports: a whole number of mask words, by architecture.
+pub const MAX_CPUS: usize = arch::MAX_CPUS;
 
 /// What the firmware told: the command line, and the CPUs that exist.
 ///

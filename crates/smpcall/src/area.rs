@@ -5,10 +5,11 @@
 
 use crate::bell::{self, Bell};
 use crate::broadcast::{Broadcast, Requests};
+use crate::csd::DropWait;
 use crate::mailbox::Mailbox;
 use crate::pool::Pool;
 use crate::queue::Queue;
-use crate::sync::{AtomicU32, CacheLine, Ordering, loom_const_fn};
+use crate::sync::{AtomicU32, CacheLine, Ordering, UnsafeCell, loom_const_fn};
 
 /// How many mailbox lines a CPU has; source s uses line s modulo this.
 pub(crate) const MAILBOXES: usize = 4;
@@ -25,6 +26,13 @@ pub(crate) struct Queues {
     pub(crate) posted: Queue,
     /// Calls that may sleep.
     pub(crate) sleeping: Queue,
+}
+
+/// Which queue a posted descriptor is in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lane {
+    Posted,
+    Sleeping,
 }
 
 /// What only the CPU itself writes, from its task context and its handlers.
@@ -47,13 +55,11 @@ impl Local {
         self.in_handler.load(Ordering::Relaxed) != 0
     }
 
-    /// Enters or leaves handler context; answers what was before.
+    /// Enters or leaves handler context.
     #[inline]
-    pub(crate) fn set_in_handler(&self, now: bool) -> bool {
-        let before = self.in_handler();
+    pub(crate) fn set_in_handler(&self, now: bool) {
         // ORDERING: Relaxed — the CPU's own word.
         self.in_handler.store(u32::from(now), Ordering::Relaxed);
-        before
     }
 
     /// What the doorbell says when nothing is pending.
@@ -103,6 +109,8 @@ impl Local {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Area<const W: usize, const D: usize> {
+    /// First, so that its address is the area's.
+    drop_waits: UnsafeCell<[DropWait; 2]>,
     pub(crate) bell: CacheLine<Bell>,
     pub(crate) mail: [Mailbox; MAILBOXES],
     pub(crate) queues: CacheLine<Queues>,
@@ -143,10 +151,26 @@ impl<const W: usize, const D: usize> Area<W, D> {
                 requests: Requests::new(),
                 broadcast: Broadcast::new(),
                 pool: Pool::new(),
+                drop_waits: UnsafeCell::new([DropWait::NOT_SET_UP; 2]),
             }
         }
     }
-}
 
-#[cfg(all(test, loom))]
-mod tests;
+    /// Says how descriptors that are dropped in a queue of this CPU wait, by lane.
+    ///
+    /// # Safety
+    /// 1. The CPU has never been online, and this is done once.
+    pub(crate) unsafe fn set_drop_waits(&self, waits: [DropWait; 2]) {
+        // SAFETY: 1 — nobody looks at the cell of a CPU that has never been online.
+        self.drop_waits
+            .with_mut(|slot| unsafe { slot.write(waits) });
+    }
+
+    /// How a descriptor that is dropped in this lane waits.
+    #[inline]
+    pub(crate) fn drop_wait(&self, lane: Lane) -> &DropWait {
+        // SAFETY: written once, before the CPU was possible as a target.
+        self.drop_waits
+            .with(|waits| unsafe { &(&*waits)[lane as usize] })
+    }
+}

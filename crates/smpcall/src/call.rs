@@ -190,7 +190,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     pub(crate) fn catch_here<R>(&self, me: CpuId, f: impl FnOnce() -> R) -> Outcome<P, R> {
         let were_on = self.platform.irqs_save();
         let local = &self.own(me).local;
-        let before = local.set_in_handler(true);
+        let before = local.in_handler();
+        local.set_in_handler(true);
         let outcome = self.platform.catch(f);
         local.set_in_handler(before);
         self.platform.irqs_restore(were_on);
@@ -291,10 +292,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         // A CPU that seemed to poll is not rung now: it looks by itself, or the grace ends (E8).
         let refused = seen != bell::POLLING
             && !self.act(cpu, area, area.bell.ring_from(seen))
-            && mailbox.retract(run);
+            && mailbox.retract();
         let refused = refused || {
             meanwhile();
-            self.wait_for_mail(waiter, cpu, area, mailbox, run)
+            self.wait_for_mail(waiter, cpu, area, mailbox)
         };
         let job = if in_line {
             mailbox.payload(|payload| payload.cast())
@@ -321,12 +322,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         cpu: CpuId,
         area: &Area<W, D>,
         mailbox: &Mailbox,
-        run: crate::mailbox::MailFn,
     ) -> bool {
         let mut spins = 0;
         while !mailbox.is_done() {
             if spins == P::GRACE_SPINS {
-                return self.wait_longer_for_mail(waiter, cpu, area, mailbox, run);
+                return self.wait_longer_for_mail(waiter, cpu, area, mailbox);
             }
             self.turn(waiter, spins);
             spins += 1;
@@ -342,9 +342,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         cpu: CpuId,
         area: &Area<W, D>,
         mailbox: &Mailbox,
-        run: crate::mailbox::MailFn,
     ) -> bool {
-        if !self.act(cpu, area, area.bell.ring_unless_polling()) && mailbox.retract(run) {
+        if !self.act(cpu, area, area.bell.ring_unless_polling()) && mailbox.retract() {
             return true;
         }
         self.wait_until(waiter, cpu, || mailbox.is_done());

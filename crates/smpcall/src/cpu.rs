@@ -180,15 +180,33 @@ impl<const W: usize> CpuMask<W> {
         }
     }
 
-    /// As [`Self::iter`], in the first `words` words: ids above are known not to be in use.
+    /// The CPUs of word `w`.
     #[inline]
-    pub(crate) fn iter_within(&self, words: usize) -> CpuIter<'_> {
-        let words = &self.words[..words.min(W)];
-        CpuIter {
-            words,
-            base: 0,
-            word: words.first().copied().unwrap_or(0),
+    pub(crate) fn in_word(&self, w: usize) -> impl Iterator<Item = CpuId> + use<W> {
+        let mut bits = self.words[w];
+        core::iter::from_fn(move || {
+            let bit = bits.trailing_zeros();
+            (bits != 0).then(|| {
+                bits &= bits - 1;
+                CpuId(64 * w as u32 + bit)
+            })
+        })
+    }
+
+    /// Are there none, one or more in the first `words` words, and which is the one?
+    #[inline]
+    pub(crate) fn crowd(&self, words: usize) -> Crowd {
+        let mut only = Crowd::Nobody;
+        for (w, &word) in self.words[..words.min(W)].iter().enumerate() {
+            if word == 0 {
+                continue;
+            }
+            if word & (word - 1) != 0 || matches!(only, Crowd::One(_)) {
+                return Crowd::Several;
+            }
+            only = Crowd::One(CpuId(64 * w as u32 + word.trailing_zeros()));
         }
+        only
     }
 
     /// The words, bit `i` of word `w` being CPU `64 * w + i`.
@@ -275,6 +293,17 @@ pub(crate) fn decimal(token: &str) -> Option<u64> {
         .bytes()
         .all(|b| b.is_ascii_digit())
         .then(|| token.parse().ok())?
+}
+
+/// How many CPUs a mask has, as far as a sender cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crowd {
+    /// None.
+    Nobody,
+    /// This one.
+    One(CpuId),
+    /// Two or more.
+    Several,
 }
 
 impl<const W: usize> Default for CpuMask<W> {
@@ -455,3 +484,6 @@ impl<const W: usize> AtomicCpuMask<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,9 +29,9 @@ use crate::sync::{AtomicU32, Ordering, UnsafeCell, loom_const_fn, ord};
 const FREE: u32 = 0;
 const LOCKED: u32 = 1;
 
-/// Waits until a queued descriptor has left its queue, or stops everything: set when it is posted,
-/// for the descriptor's drop.
-#[derive(Clone, Copy)]
+/// How the drop of a descriptor that is queued on a CPU waits, or stops everything. It is part of
+/// the CPU's area, so that a post stores one word.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct DropWait {
     pub(crate) smp: *const (),
     pub(crate) target: CpuId,
@@ -39,6 +39,18 @@ pub(crate) struct DropWait {
     /// 1. The first argument is `smp`, an instance of the function's own type, alive.
     pub(crate) wait: unsafe fn(*const (), CpuId, &dyn Fn() -> bool),
 }
+
+impl DropWait {
+    /// Of an instance that was never set up, whose queues are closed: never used.
+    pub(crate) const NOT_SET_UP: Self = Self {
+        smp: ptr::null(),
+        target: CpuId::new(0),
+        wait: |_, _, _| {},
+    };
+}
+
+// SAFETY: written before it is shared; the instance it names is shared by all CPUs.
+unsafe impl Sync for DropWait {}
 
 /// A call descriptor that its user owns.
 ///
@@ -53,11 +65,12 @@ pub struct Csd<F = fn()> {
     node: Node,
     state: AtomicU32,
     function: F,
-    posted: UnsafeCell<Option<DropWait>>,
+    /// Posted: the target's [`DropWait`]. Called: the waiter's [`CsdPanic`].
+    attached: UnsafeCell<*const ()>,
     _pin: PhantomPinned,
 }
 
-// SAFETY: `state` gives node, function and `posted` to one side at a time; the function is shared
+// SAFETY: `state` gives node, function and `attached` to one side at a time; the function is shared
 // by reference (`Sync`) or copied to the target (`Send`).
 unsafe impl<F: Send + Sync> Sync for Csd<F> {}
 // SAFETY: a descriptor that can be moved is in no queue: queued ones are pinned, static or borrowed.
@@ -79,7 +92,7 @@ impl<F> Csd<F> {
                 node: Node::new(),
                 state: AtomicU32::new(FREE),
                 function,
-                posted: UnsafeCell::new(None),
+                attached: UnsafeCell::new(ptr::null()),
                 _pin: PhantomPinned,
             }
         }
@@ -135,16 +148,17 @@ impl<F: Fn() + Copy + Send + 'static> Csd<F> {
     ///
     /// # Safety
     /// 1. The caller locked it; it stays valid until it is free again (static, or pinned with the
-    ///    drop below).
+    ///    drop below), and `drop_wait` with it.
     /// 2. The queue's owner runs its calls with a context whose platform is a `P`.
     pub(crate) unsafe fn push_post<P: Platform>(
         &self,
         queue: &Queue,
-        drop_wait: DropWait,
+        drop_wait: &DropWait,
     ) -> Result<bool, Closed> {
+        let drop_wait = ptr::from_ref(drop_wait).cast();
         // SAFETY: 1 — locked: ours.
-        self.posted
-            .with_mut(|posted| unsafe { posted.write(Some(drop_wait)) });
+        self.attached
+            .with_mut(|attached| unsafe { attached.write(drop_wait) });
         // SAFETY: 1 — locked: in no queue.
         unsafe { self.node.set_run(run_posted::<P, F>) };
         // SAFETY: 1, 2 of `push` — locked, and valid until it is freed by its run.
@@ -163,14 +177,10 @@ impl<F: Fn() + Sync> Csd<F> {
         queue: &Queue,
         panicked: &CsdPanic<P>,
     ) -> Result<bool, Closed> {
-        let wait = DropWait {
-            smp: ptr::from_ref(panicked).cast(),
-            target: CpuId::new(0),
-            wait: |_, _, _| {},
-        };
-        // SAFETY: 1 — locked: ours. The waiter's panic slot travels in the same cell.
-        self.posted
-            .with_mut(|posted| unsafe { posted.write(Some(wait)) });
+        let panicked = ptr::from_ref(panicked).cast();
+        // SAFETY: 1 — locked: ours.
+        self.attached
+            .with_mut(|attached| unsafe { attached.write(panicked) });
         // SAFETY: 1 — locked: in no queue.
         unsafe { self.node.set_run(run_called::<P, F>) };
         // SAFETY: 1, 2 of `push` — locked, and the waiter keeps it.
@@ -219,8 +229,7 @@ unsafe fn run_called<P: Platform, F: Fn()>(context: &Context, node: NonNull<Node
     let platform = unsafe { &*context.platform.cast::<P>() };
     if let Err(panic) = platform.catch(|| (csd.function)()) {
         // SAFETY: the descriptor is locked, so the waiter does not touch the cell.
-        let slot = csd.posted.with(|posted| unsafe { *posted });
-        let slot = slot.expect("a called descriptor has its waiter's slot").smp;
+        let slot = csd.attached.with(|attached| unsafe { *attached });
         // SAFETY: `push_call` stored the address of the waiter's `CsdPanic`, alive until `unlock`.
         let slot = unsafe { &*slot.cast::<CsdPanic<P>>() };
         // SAFETY: the waiter reads the slot only after `unlock`.
@@ -237,10 +246,11 @@ impl<F> Drop for Csd<F> {
             return;
         }
         // SAFETY: a queued descriptor's cell is written before it is queued and not after.
-        let Some(posted) = self.posted.with(|posted| unsafe { *posted }) else {
-            return;
-        };
-        // SAFETY: 1 — stored by `post_csd` with its own instance.
+        let posted = self.attached.with(|attached| unsafe { *attached });
+        // SAFETY: a called descriptor is borrowed until it is done, so this one was posted: the cell
+        // has its target's `DropWait`, which lives as long as the instance.
+        let posted = unsafe { &*posted.cast::<DropWait>() };
+        // SAFETY: 1 — the instance wrote itself into its areas.
         unsafe { (posted.wait)(posted.smp, posted.target, &|| self.is_queued()) };
     }
 }

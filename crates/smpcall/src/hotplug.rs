@@ -20,9 +20,13 @@ use core::ptr;
 
 use crate::area::Area;
 use crate::cpu::{CpuId, CpuMask};
+use crate::csd::DropWait;
 use crate::error::{HotplugError, StartError};
 use crate::params::BootParams;
 use crate::platform::{Platform, Report};
+use crate::post;
+#[cfg(not(loom))]
+use crate::sleep;
 use crate::smp::{PER_WORD, Smp};
 use crate::sync::{AtomicPtr, AtomicU32, Ordering, loom_const_fn, ord};
 
@@ -180,7 +184,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     #[doc(alias = "call_function_init")]
     #[doc(alias = "setup_nr_cpu_ids")]
     pub fn init(&'static self, possible: &CpuMask<W>, present: &CpuMask<W>, params: &BootParams) {
-        // SAFETY: 1, 2 — the borrow is for ever.
+        // ORDERING: Relaxed — `init` runs on one CPU, before there are others.
+        assert!(
+            self.nr_words.load(Ordering::Relaxed) == 0,
+            "`init` runs once"
+        );
+        // SAFETY: 1, 2 — the borrow is for ever; 3 — asserted.
         unsafe { self.set_up(possible, present, params) };
         let boot = self.platform.current_cpu();
         let boot = boot.filter(|&boot| self.present.contains(boot));
@@ -198,14 +207,35 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// 1. The instance is not moved or dropped while a CPU of it is online.
     /// 2. It outlives the pinned descriptors that are posted to it: a descriptor that is dropped
     ///    while it is queued waits by means of the instance, a little beyond the moment it ran.
+    /// 3. It is done once, before any CPU is online.
     pub unsafe fn set_up(&self, possible: &CpuMask<W>, present: &CpuMask<W>, params: &BootParams) {
         let ids = CpuMask::first_n(params.nr_cpus as usize);
         let possible = possible.and(&ids);
         self.possible.store(&possible);
         self.present.store(&present.and(&possible));
         let nr_cpu_ids = possible.last().map_or(0, |last| last.get() + 1);
+        let smp = ptr::from_ref(self).cast();
+        for cpu in &possible {
+            let posted = DropWait {
+                smp,
+                target: cpu,
+                wait: post::wait_for_dropped::<P, W, D>,
+            };
+            #[cfg(not(loom))]
+            let sleeping = DropWait {
+                wait: sleep::wait_for_dropped_task::<P, W, D>,
+                ..posted
+            };
+            #[cfg(loom)]
+            let sleeping = posted;
+            // SAFETY: 1 — 3 of `set_up`.
+            unsafe { self.own(cpu).set_drop_waits([posted, sleeping]) };
+        }
         // ORDERING: Relaxed — other CPUs are started after this (E17).
         self.nr_cpu_ids.store(nr_cpu_ids, Ordering::Relaxed);
+        // ORDERING: Relaxed — as above.
+        self.nr_words
+            .store(nr_cpu_ids.div_ceil(64), Ordering::Relaxed);
         // ORDERING: Relaxed — as above.
         self.hotplug
             .max_cpus
@@ -357,7 +387,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     pub(crate) fn open_cpu(&self, me: CpuId) {
         let area = self.own(me);
         area.open();
-        let before = area.local.set_in_handler(true);
+        let before = area.local.in_handler();
+        area.local.set_in_handler(true);
         // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
         unsafe { area.drain_at_the_edge(&self.context(me), |source| self.own(source)) };
         area.local.set_in_handler(before);
@@ -460,7 +491,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.online.remove(me);
         area.local.set_polling(false);
         area.bell.close();
-        let before = area.local.set_in_handler(true);
+        let before = area.local.in_handler();
+        area.local.set_in_handler(true);
         // SAFETY: 1 of `run` — our queue, our context.
         unsafe { area.queues.waited.close().run(&context) };
         // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
@@ -482,8 +514,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         while self
             .hotplug
             .locked
-            .swap(1, ord!("e17_lock_relaxed", Acquire))
-            != 0
+            .compare_exchange(0, 1, ord!("e17_lock_relaxed", Acquire), Ordering::Relaxed)
+            .is_err()
         {
             self.turn(waiter, spins);
             spins += 1;
@@ -517,3 +549,6 @@ impl Drop for HotplugLock<'_> {
         self.0.store(0, ord!("e17_unlock_relaxed", Release));
     }
 }
+
+#[cfg(all(test, loom))]
+mod tests;

@@ -138,17 +138,20 @@ impl Mailbox {
 
     /// Source that found its target offline: takes the call back, (4). `false`: the target has
     /// run it or is about to; wait for [`Self::is_done`].
-    pub(crate) fn retract(&self, run: MailFn) -> bool {
+    ///
+    /// What the word holds is found by looking, not by naming the function again: one function may
+    /// have several addresses.
+    pub(crate) fn retract(&self) -> bool {
+        // ORDERING: Relaxed — our own publication or what the target made of it.
+        let call = self.call.load(Ordering::Relaxed);
         // ORDERING: Relaxed — the payload comes back to the one that wrote it; who gets
         // the call is decided by the exchange alone (E10).
-        self.call
-            .compare_exchange(
-                run as *mut (),
-                ptr::null_mut(),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            )
-            .is_ok()
+        !call.is_null()
+            && call != TAKEN
+            && self
+                .call
+                .compare_exchange(call, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Target: is a call waiting here? A hint for idle loops.

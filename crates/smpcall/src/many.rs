@@ -12,7 +12,7 @@ use core::ptr;
 use crate::area::{MAILBOXES, MAILING_TO_ALL};
 use crate::bell::{self, Ring};
 use crate::broadcast::BroadcastFn;
-use crate::cpu::{CpuId, CpuMask};
+use crate::cpu::{CpuId, CpuMask, Crowd};
 use crate::error::{CallError, Refused};
 use crate::guard::Pinned;
 use crate::job::Outcome;
@@ -151,42 +151,42 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 shared.panics.put(&self.platform, here, panic);
             }
         };
-        let mut ran = self.fan_out(self.waiter(me), &targets, &shared, run_local);
-        here.map(|here| ran.insert(here));
+        self.fan_out(self.waiter(me), &mut targets, &shared, run_local);
+        here.map(|here| targets.insert(here));
         match shared.panics.take() {
-            None => Ok(ran),
+            None => Ok(targets),
             Some(panic) => self.platform.resume(panic),
         }
     }
 
-    /// Runs the function on the targets and `run_local` here, waits, and answers who ran it.
+    /// Runs the function on the targets and `run_local` here, and waits. Takes those out of the
+    /// targets that turn out to be offline.
     #[inline]
     fn fan_out<F>(
         &self,
         waiter: Waiter,
-        targets: &CpuMask<W>,
+        targets: &mut CpuMask<W>,
         shared: &Shared<'_, F, P>,
         run_local: impl FnOnce(),
-    ) -> CpuMask<W>
-    where
+    ) where
         F: Fn(CpuId) + Sync,
     {
-        let mut remote = targets.iter_within(self.nr_words());
-        match (remote.next(), remote.next(), waiter.me) {
-            (None, ..) => {
-                run_local();
-                CpuMask::EMPTY
+        match (targets.crowd(self.nr_words()), waiter.me) {
+            (Crowd::Nobody, _) => run_local(),
+            (Crowd::One(only), _) => {
+                if !self.fan_out_to_one(waiter, only, shared, run_local) {
+                    targets.remove(only);
+                }
             }
-            (Some(only), None, _) => self.fan_out_to_one(waiter, only, shared, run_local),
-            (_, _, Some(me)) => self.broadcast(waiter, me, targets, shared, run_local),
-            (_, _, None) => {
+            (Crowd::Several, Some(me)) => self.broadcast(waiter, me, targets, shared, run_local),
+            (Crowd::Several, None) => {
                 run_local();
-                self.queue_in_batches(waiter, targets, shared)
+                *targets = self.queue_in_batches(waiter, targets, shared);
             }
         }
     }
 
-    /// One remote CPU: a plain call, with the local run beside it.
+    /// One remote CPU: a plain call, with the local run beside it. `false`: it was offline.
     #[inline]
     fn fan_out_to_one<F>(
         &self,
@@ -194,7 +194,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         cpu: CpuId,
         shared: &Shared<'_, F, P>,
         run_local: impl FnOnce(),
-    ) -> CpuMask<W>
+    ) -> bool
     where
         F: Fn(CpuId) + Sync,
     {
@@ -206,11 +206,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 if let Err(panic) = outcome {
                     shared.panics.put(&self.platform, cpu, panic);
                 }
-                CpuMask::of(cpu)
+                true
             }
             Err(_offline) => {
                 run_local.take().into_iter().for_each(|run| run());
-                CpuMask::EMPTY
+                false
             }
         }
     }
@@ -221,65 +221,65 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         &self,
         waiter: Waiter,
         me: CpuId,
-        targets: &CpuMask<W>,
+        targets: &mut CpuMask<W>,
         shared: &Shared<'_, F, P>,
         run_local: impl FnOnce(),
-    ) -> CpuMask<W>
-    where
+    ) where
         F: Fn(CpuId) + Sync,
     {
         let local = &self.own(me).local;
         if local.mailing() != 0 {
             // We interrupted a call of this CPU, whose lines and record are in use.
             run_local();
-            return self.queue_in_batches(waiter, targets, shared);
+            *targets = self.queue_in_batches(waiter, targets, shared);
+            return;
         }
         local.set_mailing(MAILING_TO_ALL);
         let data = ptr::from_ref(shared).cast();
         let mut out = FanOut {
-            ran: *targets,
+            ran: targets,
             kicks: CpuMask::EMPTY,
+            kicked: 0,
             any_rest: false,
         };
-        for cpu in targets.iter_within(self.nr_words()) {
-            self.mail(me, cpu, run_mailed::<P, F>, data, &mut out);
+        let words = self.nr_words().min(W);
+        for w in 0..words {
+            for cpu in out.ran.in_word(w) {
+                self.mail(me, cpu, run_mailed::<P, F>, data, &mut out);
+            }
         }
         if out.any_rest {
             self.request_rest(me, run_shared::<P, F>, data, &mut out);
         }
-        self.kick(&out.kicks);
+        self.kick(&out);
         run_local();
-        for cpu in { out.ran }.iter_within(self.nr_words()) {
-            let area = self.own(cpu);
-            let mailbox = &area.mail[me.index() % MAILBOXES];
-            // The line of a target that was requested instead is not ours.
-            if mailbox.is_owned_by(me.get())
-                && self.wait_for_mail(waiter, cpu, area, mailbox, run_mailed::<P, F>)
-            {
-                out.ran.remove(cpu);
+        for w in 0..words {
+            for cpu in out.ran.in_word(w) {
+                let area = self.own(cpu);
+                let mailbox = &area.mail[me.index() % MAILBOXES];
+                // The line of a target that was requested instead is not ours.
+                if mailbox.is_owned_by(me.get()) && self.wait_for_mail(waiter, cpu, area, mailbox) {
+                    out.ran.remove(cpu);
+                }
             }
         }
         if out.any_rest {
             self.wait_for_rest(waiter, me);
         }
         local.set_mailing(0);
-        out.ran
     }
 
     /// Publishes a broadcast in our mailbox line of one target, if it is or becomes ours.
     #[inline]
-    fn mail(&self, me: CpuId, cpu: CpuId, run: MailFn, data: *const (), out: &mut FanOut<W>) {
+    fn mail(&self, me: CpuId, cpu: CpuId, run: MailFn, data: *const (), out: &mut FanOut<'_, W>) {
         let area = self.own(cpu);
         let mailbox = &area.mail[me.index() % MAILBOXES];
         if !mailbox.is_owned_by(me.get()) && !mailbox.try_own(me.get()) {
             out.any_rest = true;
             return;
         }
+        // A target that is offline after all is found by the ring, and the call taken back.
         let seen = area.bell.look();
-        if seen == bell::CLOSED {
-            out.ran.remove(cpu);
-            return;
-        }
         // SAFETY: 1 — ours, idle after our last wait, and marked as in use; 2 — the data's address
         // is what `run` expects, and `broadcast` waits before the data goes.
         unsafe { mailbox.publish(run, |payload| payload.cast::<*const ()>().write(data)) };
@@ -287,10 +287,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return;
         }
         match area.bell.ring_from(seen) {
-            Ring::Kick => {
-                out.kicks.insert(cpu);
-            }
-            Ring::Closed if mailbox.retract(run) => {
+            Ring::Kick => out.kick(cpu),
+            Ring::Closed if mailbox.retract() => {
                 out.ran.remove(cpu);
             }
             other => {
@@ -302,7 +300,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Requests a broadcast by our record from the targets whose line is not ours; takes those out
     /// that are offline.
     #[cold]
-    fn request_rest(&self, me: CpuId, run: BroadcastFn, data: *const (), out: &mut FanOut<W>) {
+    fn request_rest(&self, me: CpuId, run: BroadcastFn, data: *const (), out: &mut FanOut<'_, W>) {
         let is_rest =
             |cpu: &CpuId| !self.own(*cpu).mail[me.index() % MAILBOXES].is_owned_by(me.get());
         let rest: CpuMask<W> = out.ran.iter().filter(is_rest).collect();
@@ -314,9 +312,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             let area = self.own(cpu);
             area.requests.request(me);
             match area.bell.ring() {
-                Ring::Kick => {
-                    out.kicks.insert(cpu);
-                }
+                Ring::Kick => out.kick(cpu),
                 Ring::Closed if area.requests.retract(me) => {
                     record.finish(cpu);
                     out.ran.remove(cpu);
@@ -341,12 +337,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// Sends the IPIs of a broadcast: one by one, or by multicast.
     #[inline]
-    fn kick(&self, cpus: &CpuMask<W>) {
-        let mut each = cpus.iter_within(self.nr_words());
-        match (each.next(), each.next()) {
-            (None, _) => {}
-            (Some(only), None) => self.platform.send_ipi(only),
-            _ => self.platform.send_ipi_mask(cpus),
+    fn kick(&self, out: &FanOut<'_, W>) {
+        match (out.kicked, out.kicks.first()) {
+            (1, Some(only)) => self.platform.send_ipi(only),
+            (2.., _) => self.platform.send_ipi_mask(&out.kicks, out.kicked),
+            _ => {}
         }
     }
 
@@ -541,13 +536,24 @@ struct Shared<'a, F, P: Platform> {
 }
 
 /// Where a broadcast goes.
-struct FanOut<const W: usize> {
-    /// The targets that it was published to.
-    ran: CpuMask<W>,
+struct FanOut<'a, const W: usize> {
+    /// The targets, without those that turn out to be offline.
+    ran: &'a mut CpuMask<W>,
     /// Those to be interrupted.
     kicks: CpuMask<W>,
+    /// How many those are.
+    kicked: usize,
     /// Is the line of some target another source's?
     any_rest: bool,
+}
+
+impl<const W: usize> FanOut<'_, W> {
+    /// Notes a target to be interrupted.
+    #[inline]
+    fn kick(&mut self, cpu: CpuId) {
+        self.kicks.insert(cpu);
+        self.kicked += 1;
+    }
 }
 
 /// Runs a broadcast that came by mailbox.
@@ -598,7 +604,11 @@ impl<P: Platform> PanicSlot<P> {
     #[cold]
     fn put(&self, platform: &P, cpu: CpuId, panic: P::Panic) {
         // ORDERING: Acquire — the last holder's write is visible; pairs with the store below (E21).
-        while self.locked.swap(1, ord!("e21_lock_relaxed", Acquire)) != 0 {
+        while self
+            .locked
+            .compare_exchange(0, 1, ord!("e21_lock_relaxed", Acquire), Ordering::Relaxed)
+            .is_err()
+        {
             platform.relax(0);
         }
         // SAFETY: the lock is ours.
@@ -658,3 +668,6 @@ impl<F, const W: usize> fmt::Display for PostManyError<F, W> {
 }
 
 impl<F, const W: usize> core::error::Error for PostManyError<F, W> {}
+
+#[cfg(all(test, loom))]
+mod tests;

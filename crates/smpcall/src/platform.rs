@@ -65,10 +65,12 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     #[doc(alias = "arch_send_call_function_single_ipi")]
     fn send_ipi(&self, cpu: CpuId);
 
-    /// Interrupts every CPU in `cpus`, by multicast where the hardware has it. As [`send_ipi`](Self::send_ipi).
+    /// Interrupts every CPU in `cpus`, `count` of them and at least two, by multicast where the
+    /// hardware has it. As [`send_ipi`](Self::send_ipi).
     #[doc(alias = "arch_send_call_function_ipi_mask")]
     #[inline]
-    fn send_ipi_mask<const W: usize>(&self, cpus: &crate::CpuMask<W>) {
+    fn send_ipi_mask<const W: usize>(&self, cpus: &crate::CpuMask<W>, count: usize) {
+        let _ = count;
         cpus.iter().for_each(|cpu| self.send_ipi(cpu));
     }
 

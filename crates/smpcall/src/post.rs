@@ -5,11 +5,11 @@
 //! never blocks: no room is an error that hands the closure back.
 
 use core::pin::Pin;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
-use crate::area::Area;
+use crate::area::{Area, Lane};
 use crate::cpu::{CpuId, CpuMask};
-use crate::csd::{Csd, DropWait};
+use crate::csd::Csd;
 use crate::error::{CallError, Refused};
 use crate::guard::Pinned;
 use crate::platform::Platform;
@@ -133,14 +133,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             csd.unlock();
             return Err(self.refusal(cpu));
         };
-        let smp = ptr::from_ref(self).cast();
-        let wait = DropWait {
-            smp,
-            target: cpu,
-            wait: wait_for_dropped::<P, W, D>,
-        };
         // SAFETY: 1 — locked just now; pinned, and its drop waits; 2 — this instance's queue.
-        let pushed = unsafe { csd.push_post::<P>(&area.queues.posted, wait) };
+        let pushed =
+            unsafe { csd.push_post::<P>(&area.queues.posted, area.drop_wait(Lane::Posted)) };
         if !self.announce(cpu, area, pushed) {
             csd.unlock();
             return Err(self.refusal(cpu));

@@ -99,26 +99,46 @@ impl Queue {
     pub(crate) unsafe fn push(&self, node: NonNull<Node>) -> Result<bool, Closed> {
         // ORDERING: Relaxed — a guess for the compare-and-swap; a closed queue publishes nothing here.
         let mut head = self.head.load(Ordering::Relaxed);
-        loop {
-            if head == CLOSED {
-                return Err(Closed);
+        // Two loops, so that a push to a queue that is neither empty nor closed tests that once.
+        while head.addr() > CLOSED.addr() {
+            // SAFETY: 1, 2 — as this function.
+            match unsafe { self.try_push(head, node) } {
+                Ok(_) => return Ok(false),
+                Err(now) => head = now,
             }
-            // SAFETY: 1 of `push` — the node is valid.
-            let node_ref = unsafe { node.as_ref() };
-            // SAFETY: 2 of `push` — the node is ours until the exchange succeeds.
-            node_ref.next.with_mut(|next| unsafe { next.write(head) });
-            // ORDERING: Release — publishes the node and what it heads; pairs with the Acquire in
-            // `take_all` and `close` (E1).
-            match self.head.compare_exchange_weak(
-                head,
-                node.as_ptr(),
-                ord!("e1_push_relaxed", Release),
-                Ordering::Relaxed,
-            ) {
+        }
+        while head != CLOSED {
+            // SAFETY: 1, 2 — as this function.
+            match unsafe { self.try_push(head, node) } {
                 Ok(_) => return Ok(head.is_null()),
                 Err(now) => head = now,
             }
         }
+        Err(Closed)
+    }
+
+    /// One attempt at (1).
+    ///
+    /// # Safety
+    /// As [`Self::push`].
+    #[inline(always)]
+    unsafe fn try_push(
+        &self,
+        head: *mut Node,
+        node: NonNull<Node>,
+    ) -> Result<*mut Node, *mut Node> {
+        // SAFETY: 1 of `push` — the node is valid.
+        let node_ref = unsafe { node.as_ref() };
+        // SAFETY: 2 of `push` — the node is ours until the exchange succeeds.
+        node_ref.next.with_mut(|next| unsafe { next.write(head) });
+        // ORDERING: Release — publishes the node and what it heads; pairs with the Acquire in
+        // `take_all` and `close` (E1).
+        self.head.compare_exchange_weak(
+            head,
+            node.as_ptr(),
+            ord!("e1_push_relaxed", Release),
+            Ordering::Relaxed,
+        )
     }
 
     /// Owner: (2). A look at an empty queue costs one load.

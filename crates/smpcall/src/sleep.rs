@@ -11,8 +11,9 @@ use core::ptr::NonNull;
 #[cfg(not(loom))]
 use core::sync::atomic::AtomicU32;
 
+use crate::area::Lane;
 use crate::cpu::CpuId;
-use crate::csd::{Csd, DropWait};
+use crate::csd::Csd;
 use crate::error::{CallError, Refused};
 use crate::job::Outcome;
 use crate::platform::Platform;
@@ -92,14 +93,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             csd.unlock();
             return Err(self.refusal(cpu));
         };
-        let smp = core::ptr::from_ref(self).cast();
-        let wait = DropWait {
-            smp,
-            target: cpu,
-            wait: wait_for_dropped_task::<P, W, D>,
-        };
         // SAFETY: 1 — locked just now; pinned, and its drop waits; 2 — this instance's queue.
-        let pushed = unsafe { csd.push_post::<P>(&area.queues.sleeping, wait) };
+        let pushed =
+            unsafe { csd.push_post::<P>(&area.queues.sleeping, area.drop_wait(Lane::Sleeping)) };
         if !self.announce(cpu, area, pushed) {
             csd.unlock();
             return Err(self.refusal(cpu));
@@ -156,7 +152,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 /// # Safety
 /// As [`post::wait_for_dropped`].
 #[cfg(not(loom))]
-unsafe fn wait_for_dropped_task<P: Platform, const W: usize, const D: usize>(
+pub(crate) unsafe fn wait_for_dropped_task<P: Platform, const W: usize, const D: usize>(
     smp: *const (),
     target: CpuId,
     queued: &dyn Fn() -> bool,

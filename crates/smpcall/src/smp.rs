@@ -30,6 +30,8 @@ pub struct Smp<P: Platform, const W: usize = 4, const D: usize = 8> {
     pub(crate) present: AtomicCpuMask<W>,
     pub(crate) online: AtomicCpuMask<W>,
     pub(crate) nr_cpu_ids: AtomicU32,
+    /// How many words of a mask those are, at most `W`.
+    pub(crate) nr_words: AtomicU32,
     pub(crate) hotplug: Hotplug<W>,
 }
 
@@ -44,6 +46,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             present: AtomicCpuMask::new(),
             online: AtomicCpuMask::new(),
             nr_cpu_ids: AtomicU32::new(0),
+            nr_words: AtomicU32::new(0),
             hotplug: Hotplug::new(),
         }
     }
@@ -58,6 +61,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             present: AtomicCpuMask::new(),
             online: AtomicCpuMask::new(),
             nr_cpu_ids: AtomicU32::new(0),
+            nr_words: AtomicU32::new(0),
             hotplug: Hotplug::new(),
         }
     }
@@ -76,6 +80,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             (&raw mut (*smp).present).write(AtomicCpuMask::new());
             (&raw mut (*smp).online).write(AtomicCpuMask::new());
             (&raw mut (*smp).nr_cpu_ids).write(AtomicU32::new(0));
+            (&raw mut (*smp).nr_words).write(AtomicU32::new(0));
             (&raw mut (*smp).hotplug).write(Hotplug::new());
             place.assume_init_mut()
         }
@@ -160,7 +165,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// How many words of a mask are in use: those of the possible CPUs.
     #[inline]
     pub(crate) fn nr_words(&self) -> usize {
-        self.nr_cpu_ids().div_ceil(64) as usize
+        // ORDERING: Relaxed — as `nr_cpu_ids`.
+        self.nr_words.load(Ordering::Relaxed) as usize
     }
 
     /// Why a call to a CPU with a closed doorbell is refused.

@@ -1,5 +1,4 @@
 //! How much memory the core takes: counted, for a kernel puts the instance into its image.
-#![cfg(not(loom))]
 
 use core::convert::Infallible;
 use core::fmt;

@@ -22,6 +22,11 @@ pub(crate) mod time;
 #[path = "aarch64/trap.rs"]
 mod trap;
 
+/// The architecture's name, as QEMU and the command line spell it.
+pub(crate) const NAME: &str = "aarch64";
+/// How many CPUs an image supports, whole words of a mask: QEMU's virt takes 512 with GICv3.
+pub(crate) const MAX_CPUS: usize = 512;
+
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A word that is written while nobody else can need it: at boot, before another CPU runs, or by a

@@ -29,3 +29,8 @@ pub(crate) mod smp;
 pub(crate) mod time;
 #[path = "riscv64/trap.rs"]
 mod trap;
+
+/// The architecture's name, as QEMU and the command line spell it.
+pub(crate) const NAME: &str = "riscv64";
+/// How many CPUs an image supports, whole words of a mask: OpenSBI serves 128 harts.
+pub(crate) const MAX_CPUS: usize = 128;

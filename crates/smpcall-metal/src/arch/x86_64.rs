@@ -39,6 +39,8 @@ mod trap;
 
 /// The architecture's name, as QEMU and the command line spell it.
 pub(crate) const NAME: &str = "x86_64";
+/// How many CPUs an image supports, whole words of a mask: QEMU's q35 takes 288.
+pub(crate) const MAX_CPUS: usize = 320;
 
 /// The call-function IPI: the highest class but the spurious vector's, so nothing delays it.
 const IPI_VECTOR: u8 = 0xe0;

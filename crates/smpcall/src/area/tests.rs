@@ -87,7 +87,7 @@ impl World {
                 payload.cast::<*const Plain>().write(count)
             });
         }
-        if self.target.bell.ring() == Ring::Closed && mailbox.retract(count_mail) {
+        if self.target.bell.ring() == Ring::Closed && mailbox.retract() {
             Fate::Refused
         } else {
             Fate::Accepted

@@ -186,7 +186,7 @@ fn silent_source_against(stop: impl Fn(&World) + Sync + Send + Copy + 'static) {
             move || {
                 world.publish();
                 let ring = world.bell.ring_unless_polling();
-                ring == Ring::Closed && world.mail.retract(double)
+                ring == Ring::Closed && world.mail.retract()
             }
         });
         stop(&world);

@@ -75,7 +75,7 @@ impl World {
 
 fn post<F: Fn() + Copy + Send + 'static>(csd: &Csd<F>, world: &World) -> bool {
     // SAFETY: 1 — locked, and the model joins its threads before it goes; 2 — a `Loom` runs it.
-    csd.try_lock() && unsafe { csd.push_post::<Loom>(&world.queue, DROP_WAIT) }.is_ok()
+    csd.try_lock() && unsafe { csd.push_post::<Loom>(&world.queue, &DROP_WAIT) }.is_ok()
 }
 
 #[test]

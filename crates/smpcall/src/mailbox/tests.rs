@@ -144,13 +144,13 @@ fn e6_a_line_that_was_let_go_is_free_of_its_last_owner() {
                     thread::yield_now();
                 }
                 world.publish(5);
-                assert!(world.mail.retract(double));
+                assert!(world.mail.retract());
                 world.number()
             }
         });
         // A call that the target took no part in: the line was used by this source alone.
         world.publish(4);
-        assert!(world.mail.retract(double));
+        assert!(world.mail.retract());
         assert_eq!(world.number(), 4);
         world.mail.disown();
         assert_eq!(next.join().unwrap(), 5);
@@ -182,7 +182,7 @@ fn e10_exactly_one_of_retract_and_claim_gets_the_call() {
             move || world.claim_and_serve()
         });
         world.publish(21);
-        let retracted = world.mail.retract(double);
+        let retracted = world.mail.retract();
         if retracted {
             assert_eq!(world.number(), 21);
         } else {
@@ -206,7 +206,7 @@ fn e10_a_call_after_a_retracted_one_is_claimed_with_its_own_words() {
         });
         // The same function again, so that the word alone cannot tell the two calls apart.
         world.publish(1);
-        let first = world.mail.retract(double);
+        let first = world.mail.retract();
         if first {
             world.publish(2);
         }

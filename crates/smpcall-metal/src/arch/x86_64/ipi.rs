@@ -253,7 +253,7 @@ pub(super) fn x2apic() -> bool {
 fn destination_of(cpu: u32) -> u32 {
     debug_assert!((cpu as usize) < count(), "there is no CPU {cpu}");
     // ORDERING: Relaxed, constant since boot.
-    DESTINATIONS[cpu as usize % MAX_CPUS].load(Ordering::Relaxed)
+    DESTINATIONS[cpu as usize].load(Ordering::Relaxed)
 }
 
 fn count() -> usize {
