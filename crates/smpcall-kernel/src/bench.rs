@@ -125,7 +125,7 @@ fn post_rows(target: CpuId) {
     }
     let csds = pin!([const { Csd::new(count as fn()) }; BATCH]);
     let csds = csds.as_ref();
-    let batch = |queued: &mut u64| {
+    let batch = move |queued: &mut u64| {
         // ORDERING: Relaxed — nothing is queued now.
         RAN.store(0, Ordering::Relaxed);
         let before = raw::instructions();
