@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use smpcall_hosted::{Hosted, HostedSmp, Machine, Payload, ROOM, WORDS};
-use smpcall_torture::{Case, Lab, cases, run_case};
+use smpcall_torture::{Case, Lab, Needs, cases, run_case};
 
 /// A machine under test; booted when the first case wants it.
 struct Hosting {
@@ -106,7 +106,12 @@ fn main() -> ExitCode {
             machine: OnceLock::new(),
         });
         for from in [From::Cpu, From::Foreign] {
-            let fits = |case: &Case<_, WORDS, ROOM>| case.fits(&*lab, cpus);
+            let slow = |case: &Case<_, WORDS, ROOM>| {
+                matches!(case.needs, Needs::Slow | Needs::SlowHotplug)
+            };
+            let fits = |case: &Case<_, WORDS, ROOM>| {
+                case.fits(&*lab, cpus) && !(slow(case) && matches!(from, From::Foreign))
+            };
             trials.extend(cases().filter(fits).map(|case| trial(&lab, from, case)));
         }
     }

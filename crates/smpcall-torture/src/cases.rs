@@ -7,12 +7,18 @@ use crate::cx::Cx;
 use crate::lab::Lab;
 use crate::report::Line;
 
+mod callbacks;
 mod contexts;
+mod crowds;
 mod descriptors;
 mod kicks;
 mod masks;
+mod offline;
 mod order;
+mod panics;
+mod params;
 mod posting;
+mod races;
 mod results;
 mod tasks;
 
@@ -103,6 +109,12 @@ pub fn cases<L: Lab<W, D>, const W: usize, const D: usize>() -> impl Iterator<It
         .chain(descriptors::cases())
         .chain(tasks::cases())
         .chain(kicks::cases())
+        .chain(crowds::cases())
+        .chain(offline::cases())
+        .chain(races::cases())
+        .chain(callbacks::cases())
+        .chain(params::cases())
+        .chain(panics::cases())
 }
 
 /// How many cases would run.

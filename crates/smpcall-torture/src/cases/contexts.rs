@@ -34,7 +34,9 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
     fn functions_run_with_interrupts_off(&self) -> Check {
         let wrong = AtomicU32::new(0);
         // ORDERING: Relaxed — the waited call orders it.
-        let judge = |right: bool| drop(wrong.fetch_add(u32::from(!right), Ordering::Relaxed));
+        let judge = |right: bool| {
+            wrong.fetch_add(u32::from(!right), Ordering::Relaxed);
+        };
         for cpu in &self.online() {
             let right = self
                 .smp()
@@ -191,8 +193,10 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
                         .call(cpu, nested)
                         .or_fail("call")?
                         .or_fail("post inside")?;
-                    s.post(cpu, move |s| drop(s.post(target, |_| ())))
-                        .or_fail("post")?;
+                    s.post(cpu, move |s| {
+                        let _ = s.post(target, |_| ());
+                    })
+                    .or_fail("post")?;
                     sent += 3;
                 }
                 self.wait("nested posts ran", || s.ran() == sent)?;

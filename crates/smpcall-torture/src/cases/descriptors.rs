@@ -170,7 +170,9 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
                 for _ in 0..300 {
                     match s.post_csd(target, csd) {
                         // ORDERING: Relaxed — the crew's end orders it.
-                        Ok(()) => drop(accepted.fetch_add(1, Ordering::Relaxed)),
+                        Ok(()) => {
+                            accepted.fetch_add(1, Ordering::Relaxed);
+                        }
                         Err(error) => ensure_eq!(error, CallError::Busy, "the refusal"),
                     }
                 }
@@ -318,7 +320,9 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
     fn call_csd_runs_once_and_borrows_the_stack(&self) -> Check {
         let count = AtomicU32::new(0);
         // ORDERING: Relaxed — the call orders it.
-        let csd = Csd::new(|| drop(count.fetch_add(1, Ordering::Relaxed)));
+        let csd = Csd::new(|| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
         for (n, cpu) in (1..).zip(self.online().iter().take(16)) {
             self.smp().call_csd(cpu, &csd).or_fail("call_csd")?;
             ensure_eq!(

@@ -263,7 +263,9 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
         let rounds = 20;
         self.together(&sources, |_| {
             for _ in 0..rounds {
-                let count = |_| drop(ran.fetch_add(1, Ordering::Relaxed));
+                let count = |_| {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                };
                 let all = self.smp().on_each_cpu(count).or_fail("on_each_cpu")?;
                 ensure_eq!(all, self.online(), "CPUs that ran a broadcast");
             }
@@ -295,7 +297,9 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
             };
             self.crew(&CpuMask::of(middle), calls, || {
                 for _ in 0..200 {
-                    let onward = |s: &Scope<L, CpuId, W, D>| drop(s.post(s.state, |_| ()));
+                    let onward = |s: &Scope<L, CpuId, W, D>| {
+                        let _ = s.post(s.state, |_| ());
+                    };
                     s.post_wait(middle, onward).or_fail("post_wait")?;
                 }
                 self.smp().flush(middle).or_fail("flush")?;
