@@ -5,7 +5,9 @@ use core::panic::PanicInfo;
 use smpcall::{BootParams, CpuMask, Smp};
 use smpcall_metal::{Boot, MAX_CPUS, Metal, WORDS, println, raw};
 
-use crate::bench;
+use smpcall_torture::report::Line;
+
+use crate::{bench, lab};
 
 /// The core's instance.
 pub(crate) type Kernel = Smp<Metal, WORDS>;
@@ -22,7 +24,7 @@ fn main(boot: &'static Boot) -> ! {
         Ok(params) => params,
         Err(bad) => {
             println!("{bad}");
-            println!("smpcall: end failed");
+            println!("{}", Line::End(false));
             raw::exit(1);
         }
     };
@@ -35,12 +37,13 @@ fn main(boot: &'static Boot) -> ! {
     SMP.bring_up();
     let ok = match option(boot.cmdline, "suite") {
         Some("bench") => bench::run(),
-        other => {
-            println!("smpcall: no such suite: {other:?}");
+        None | Some("conformance") => lab::conformance(),
+        Some(other) => {
+            println!("smpcall: no such suite: {other}");
             false
         }
     };
-    println!("smpcall: end {}", if ok { "ok" } else { "failed" });
+    println!("{}", Line::End(ok));
     raw::exit(u8::from(!ok));
 }
 
@@ -89,6 +92,6 @@ fn timer(_pc: u64) {}
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     println!("smpcall: panic on CPU {}: {info}", raw::current_cpu());
-    println!("smpcall: end failed");
+    println!("{}", Line::End(false));
     raw::exit(1)
 }

@@ -10,6 +10,8 @@
 mod bench;
 #[cfg(target_os = "none")]
 mod kernel;
+#[cfg(target_os = "none")]
+mod lab;
 
 #[cfg(not(target_os = "none"))]
 fn main() {
