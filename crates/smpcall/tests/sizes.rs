@@ -87,11 +87,11 @@ fn an_instance_takes_no_more_than_its_cpus_do() {
 
 #[test]
 fn a_descriptor_fits_into_a_cache_line() {
-    // Two words of queue, one of state, one of function, three for its drop.
+    // Two words of queue, one of state, one for its drop or its waiter, and the function.
     println!("Csd: {} bytes", size_of::<Csd>());
-    assert_eq!(size_of::<Csd>(), 7 * size_of::<usize>());
+    assert_eq!(size_of::<Csd>(), 5 * size_of::<usize>());
     let empty = || ();
-    assert_eq!(size_of_val(&Csd::new(empty)), 6 * size_of::<usize>());
+    assert_eq!(size_of_val(&Csd::new(empty)), 4 * size_of::<usize>());
 }
 
 #[test]
