@@ -168,7 +168,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let panicked = CsdPanic::<P>::new();
         // SAFETY: 1 — locked just now, and waited for below; 2 — the queue is this instance's.
         let pushed = unsafe { csd.push_call(&area.queues.waited, &panicked) };
-        if !self.announce(cpu, area, pushed) {
+        if !self.announce_waited(cpu, area, pushed) {
             csd.unlock();
             return Err(self.refusal(cpu));
         }
@@ -366,7 +366,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let record = Record::<F, Outcome<P, R>>::new(f);
         // SAFETY: 1 — new, and waited for below before it leaves; 2 — this instance's queue.
         let pushed = unsafe { record.push::<P, R>(&area.queues.waited) };
-        if !self.announce(cpu, area, pushed) {
+        if !self.announce_waited(cpu, area, pushed) {
             // SAFETY: 1 — refused.
             return Err(Refused::new(self.refusal(cpu), unsafe {
                 record.into_closure()

@@ -153,12 +153,11 @@ impl<F: Fn() + Copy + Send + 'static> Csd<F> {
     pub(crate) unsafe fn push_post<P: Platform>(
         &self,
         queue: &Queue,
-        drop_wait: &DropWait,
+        drop_wait: *const DropWait,
     ) -> Result<bool, Closed> {
-        let drop_wait = ptr::from_ref(drop_wait).cast();
         // SAFETY: 1 — locked: ours.
         self.attached
-            .with_mut(|attached| unsafe { attached.write(drop_wait) });
+            .with_mut(|attached| unsafe { attached.write(drop_wait.cast()) });
         // SAFETY: 1 — locked: in no queue.
         unsafe { self.node.set_run(run_posted::<P, F>) };
         // SAFETY: 1, 2 of `push` — locked, and valid until it is freed by its run.

@@ -152,6 +152,15 @@ impl<const W: usize> Hotplug<W> {
         })
     }
 
+    /// The lock of up and down, if nobody holds it.
+    fn try_lock(&self) -> Option<HotplugLock<'_>> {
+        // ORDERING: Acquire — the last holder's changes are visible; pairs with the drop (E17).
+        self.locked
+            .compare_exchange(0, 1, ord!("e17_lock_relaxed", Acquire), Ordering::Relaxed)
+            .is_ok()
+            .then(|| HotplugLock(&self.locked))
+    }
+
     fn callbacks(&self) -> impl DoubleEndedIterator<Item = &'static CpuCallbacks> {
         self.callbacks.iter().filter_map(|slot| {
             // ORDERING: Acquire — the callbacks were written before they were registered (E17).
@@ -184,10 +193,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     #[doc(alias = "call_function_init")]
     #[doc(alias = "setup_nr_cpu_ids")]
     pub fn init(&'static self, possible: &CpuMask<W>, present: &CpuMask<W>, params: &BootParams) {
-        // ORDERING: Relaxed — `init` runs on one CPU, before there are others.
+        // Under the lock, for safe code may call this on two threads at once.
+        let lock = self.hotplug.try_lock();
         assert!(
-            self.nr_words.load(Ordering::Relaxed) == 0,
-            "`init` runs once"
+            lock.is_some() && self.nr_words() == 0,
+            "`init` runs once, before everything else"
         );
         // SAFETY: 1, 2 — the borrow is for ever; 3 — asserted.
         unsafe { self.set_up(possible, present, params) };
@@ -510,17 +520,13 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.may_wait(me).map_err(HotplugError::Context)?;
         let waiter = self.waiter(me);
         let mut spins = 0;
-        // ORDERING: Acquire — the last holder's changes are visible; pairs with the drop (E17).
-        while self
-            .hotplug
-            .locked
-            .compare_exchange(0, 1, ord!("e17_lock_relaxed", Acquire), Ordering::Relaxed)
-            .is_err()
-        {
+        loop {
+            if let Some(lock) = self.hotplug.try_lock() {
+                return Ok(lock);
+            }
             self.turn(waiter, spins);
             spins += 1;
         }
-        Ok(HotplugLock(&self.hotplug.locked))
     }
 
     /// Waits for a state, serving meanwhile; `false` when the time is up.

@@ -392,7 +392,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             let area = self.own(*cpu);
             // SAFETY: 1 — new, and waited for below, before the caller's borrow ends; 2 — our queue.
             let pushed = unsafe { record.push::<P, ()>(&area.queues.waited) };
-            if self.announce(*cpu, area, pushed) {
+            if self.announce_waited(*cpu, area, pushed) {
                 ran.insert(*cpu);
             }
         }

@@ -173,7 +173,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let record = Record::<fn(), crate::job::Outcome<P, ()>>::new(|| ());
         // SAFETY: 1 — new, and waited for below; 2 — this instance's queue.
         let pushed = unsafe { record.push::<P, ()>(&area.queues.posted) };
-        if !self.announce(cpu, area, pushed) {
+        if !self.announce_waited(cpu, area, pushed) {
             return Err(self.refusal(cpu));
         }
         self.wait_until(self.waiter(me), cpu, || record.is_done());

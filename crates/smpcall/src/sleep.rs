@@ -57,7 +57,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         };
         // SAFETY: 1 — new, and waited for below; 2 — this instance's queue.
         let pushed = unsafe { record.push_sleeping::<P, R, W, D>(&area.queues.sleeping, &waker) };
-        if !self.announce(cpu, area, pushed) {
+        if !self.announce_waited(cpu, area, pushed) {
             // SAFETY: 1 — refused.
             return Err(Refused::new(self.refusal(cpu), unsafe {
                 record.into_closure()

@@ -212,6 +212,18 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         pushed.is_ok()
     }
 
+    /// As [`Self::announce`] for a caller that waits: it rings even if the queue was not empty, for
+    /// whoever pushed first may be the context that this one interrupted, and rings only after it.
+    #[inline]
+    pub(crate) fn announce_waited(
+        &self,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        pushed: Result<bool, Closed>,
+    ) -> bool {
+        self.announce(cpu, area, pushed.map(|_| true))
+    }
+
     /// Does what a ring demands.
     #[inline]
     pub(crate) fn act(&self, cpu: CpuId, area: &Area<W, D>, ring: Ring) -> bool {
