@@ -26,6 +26,7 @@
 //! | `rng.rs` | repeatable random numbers |
 #![cfg_attr(not(test), no_std)]
 
+mod again;
 mod cases;
 mod check;
 mod crew;
@@ -34,6 +35,7 @@ mod lab;
 pub mod report;
 pub mod rng;
 mod scope;
+pub mod torture;
 
 pub use cases::{Case, Needs, Tally, cases, count, run_all, run_case};
 pub use check::{Check, Failure};

@@ -25,6 +25,12 @@ impl Rng {
         Self(mix(seed ^ mix(part.wrapping_add(GOLDEN))))
     }
 
+    /// What makes the rest of the stream: [`Rng::new`] of it goes on with it.
+    #[must_use]
+    pub const fn into_state(self) -> u64 {
+        self.0
+    }
+
     /// The next number.
     pub const fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);

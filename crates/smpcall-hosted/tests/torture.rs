@@ -1,0 +1,95 @@
+//! Short torture runs: many more CPUs than this computer has, CPUs coming and going, both ways to
+//! start it. The long ones are `smpcall torture`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use smpcall_hosted::{CpuId, Hosted, HostedSmp, Machine, ROOM, WORDS};
+use smpcall_torture::Lab;
+use smpcall_torture::torture::{Op, Room, Summary, Torture};
+
+/// A machine under torture.
+struct Rack(Machine);
+
+impl Lab<WORDS, ROOM> for Rack {
+    type P = Hosted;
+
+    fn smp(&self) -> &HostedSmp {
+        &self.0
+    }
+
+    fn kicks(&self) -> u64 {
+        self.smp().platform().kicks() + self.smp().platform().wakes()
+    }
+
+    fn log(&self, line: fmt::Arguments<'_>) {
+        eprintln!("smpcall: {line}");
+    }
+}
+
+fn rack(cpus: usize) -> Rack {
+    Rack(Machine::builder().count(cpus).boot().expect("boots"))
+}
+
+/// Room for a run each.
+static ROOMS: [Room<WORDS>; 4] = [const { Room::new() }; 4];
+
+fn assert_clean(summary: &Summary) {
+    eprintln!("{summary}");
+    assert!(summary.ok, "{summary}");
+    assert_eq!(summary.errors, 0);
+    for (name, done) in summary.by_operation {
+        assert!(done > 0, "no {name} in {summary}");
+    }
+}
+
+#[test]
+fn five_seconds_on_eight_cpus_from_a_foreign_thread_find_nothing() {
+    let torture = Torture {
+        seed: 1,
+        seconds: 5,
+        ..Torture::default()
+    };
+    let summary = torture.run(&rack(8), &ROOMS[0], &mut |_| ()).expect("runs");
+    assert_clean(&summary);
+    assert!(summary.hotplug_cycles > 0, "{summary}");
+}
+
+#[test]
+fn three_seconds_on_four_cpus_from_a_cpu_with_long_waits_and_rests_find_nothing() {
+    let rack = Arc::new(rack(4));
+    let torture = Torture {
+        seed: 2,
+        seconds: 3,
+        stutter_ms: 50,
+        long_wait_us: 2_000,
+        ..Torture::default()
+    };
+    let on_cpu = Arc::clone(&rack);
+    let run = move || torture.run(&*on_cpu, &ROOMS[1], &mut |_| ()).expect("runs");
+    let job = rack.0.spawn_on(CpuId::new(0), run).expect("online");
+    assert_clean(&job.join().expect("does not panic"));
+}
+
+#[test]
+fn a_run_of_one_kind_does_only_that() {
+    let mut torture = Torture {
+        seconds: 1,
+        hotplug_interval_ms: 0,
+        ..Torture::default()
+    };
+    torture.weights[Op::AllWait as usize] = Some(1);
+    let summary = torture.run(&rack(3), &ROOMS[2], &mut |_| ()).expect("runs");
+    assert!(summary.ok, "{summary}");
+    let all = summary.by_operation[Op::AllWait as usize];
+    assert_eq!(all, ("all_wait", summary.operations));
+}
+
+#[test]
+fn weights_of_zero_are_refused() {
+    let torture = Torture {
+        weights: [Some(0); 24],
+        ..Torture::default()
+    };
+    assert!(torture.run(&rack(2), &ROOMS[3], &mut |_| ()).is_none());
+}
