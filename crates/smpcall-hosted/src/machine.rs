@@ -325,6 +325,10 @@ impl Builder {
         let _ = inner.smp.platform().inner.set(Arc::downgrade(&inner));
         // SAFETY: 1 — boxed, and `Machine`'s drop takes every CPU offline before the box goes.
         unsafe { inner.smp.set_up(&present, &present, &self.params) };
+        // `nr_cpus=` may have cut off all that the process may use.
+        if inner.smp.present_cpus().is_empty() {
+            return Err(BootError::NoCpus);
+        }
         let machine = Machine { inner };
         machine.start_all(self.params.max_cpus.max(1) as usize)?;
         Ok(machine)
@@ -346,6 +350,7 @@ impl Cpus {
     /// The logical CPUs, and the computer's CPU for each.
     fn place(&self, allowed: &CpuMask) -> Result<(CpuMask, Vec<u32>), BootError> {
         let present = match self {
+            _ if allowed.is_empty() => return Err(BootError::NoCpus),
             Self::Allowed => *allowed,
             Self::List(cpus) if cpus.is_empty() => return Err(BootError::NoCpus),
             Self::List(cpus) => match cpus.and_not(allowed).first() {

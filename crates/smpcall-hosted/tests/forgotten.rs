@@ -5,6 +5,7 @@
 #![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 
 use std::mem;
+use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -49,6 +50,14 @@ fn busy(bed: &Bed, cpu: u32, gate: &Gate) -> smpcall_hosted::JoinHandle<()> {
     });
     started.wait();
     job
+}
+
+/// The other half of a test, in a process that must be aborted and say this before.
+#[track_caller]
+fn aborts_saying(test: &str, words: &str) {
+    let end = child::run(test);
+    assert_eq!(end.status.signal(), Some(libc::SIGABRT), "{end:?}");
+    assert!(end.said.contains(words), "{end:?}");
 }
 
 /// A counter that a `'static` closure can carry in a word.
@@ -230,8 +239,10 @@ fn a_task_queued_here_can_be_dropped_here() {
 fn a_task_dropped_by_a_task_before_it_aborts_and_is_named() {
     const TEST: &str = "a_task_dropped_by_a_task_before_it_aborts_and_is_named";
     if !child::is_child(TEST) {
-        return child::run(TEST)
-            .aborted_saying("smpcall: fatal: a Csd that is queued as a task on CPU 1 was dropped");
+        return aborts_saying(
+            TEST,
+            "smpcall: fatal: a Csd that is queued as a task on CPU 1 was dropped",
+        );
     }
     static SECOND: Mutex<Option<Pin<Box<Csd>>>> = Mutex::new(None);
     static FIRST: Csd = Csd::new(|| drop(SECOND.lock().unwrap().take()));
@@ -251,7 +262,8 @@ fn a_task_dropped_by_a_task_before_it_aborts_and_is_named() {
 fn a_queued_descriptor_dropped_in_a_called_function_aborts_and_is_named() {
     const TEST: &str = "a_queued_descriptor_dropped_in_a_called_function_aborts_and_is_named";
     if !child::is_child(TEST) {
-        return child::run(TEST).aborted_saying(
+        return aborts_saying(
+            TEST,
             "smpcall: fatal: a Csd that is queued on CPU 1 was dropped inside a called function",
         );
     }
@@ -266,8 +278,10 @@ fn a_queued_descriptor_dropped_in_a_called_function_aborts_and_is_named() {
 fn a_machine_dropped_on_its_own_cpu_aborts_and_is_named() {
     const TEST: &str = "a_machine_dropped_on_its_own_cpu_aborts_and_is_named";
     if !child::is_child(TEST) {
-        return child::run(TEST)
-            .aborted_saying("smpcall: fatal: a machine was dropped on its own CPU 1");
+        return aborts_saying(
+            TEST,
+            "smpcall: fatal: a machine was dropped on its own CPU 1",
+        );
     }
     let machine = Arc::new(Machine::builder().count(2).boot().unwrap());
     let own = Arc::clone(&machine);
