@@ -233,3 +233,36 @@ impl Write for Reason {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    /// The names in the lists of the case files.
+    fn names() -> Vec<String> {
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cases");
+        let mut names = Vec::new();
+        for file in fs::read_dir(files).expect("the case files") {
+            let text = fs::read_to_string(file.expect("a file").path()).expect("text");
+            let (_, list) = text.split_once("case_list! {").expect("a list of cases");
+            let (list, _) = list.split_once('}').expect("the list ends");
+            let last = |line: &str| line.rsplit(' ').next().map(|name| name.replace(',', ""));
+            names.extend(list.lines().filter_map(last).filter(|name| !name.is_empty()));
+        }
+        names
+    }
+
+    #[test]
+    fn every_case_has_a_name_of_its_own_and_stands_in_the_table() {
+        let mut names = names();
+        let n = names.len();
+        assert!(n > 100, "only {n} cases were found");
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), n, "two cases have one name");
+        let table = include_str!("../README.md");
+        let missing = |name: &&String| !table.contains(&format!("`{name}`"));
+        let missing: Vec<_> = names.iter().filter(missing).collect();
+        assert!(missing.is_empty(), "not in README.md: {missing:?}");
+    }
+}

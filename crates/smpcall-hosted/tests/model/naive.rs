@@ -1,0 +1,225 @@
+//! The oracle: what a machine with one global lock, sets and queues would do.
+//!
+//! One operation happens at a time. A function runs at once on a CPU that takes calls, and waits
+//! in its queue on one that holds its interrupts off.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Posted closures that fit per target.
+pub const ROOM: usize = smpcall_hosted::ROOM;
+
+/// Who acts: a foreign thread, or a CPU.
+pub type Actor = Option<u32>;
+
+/// Where a function came from: the order of one source to one target is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The foreign thread.
+    Foreign,
+    /// A CPU's task context.
+    Task(u32),
+    /// A CPU's handler context.
+    Handler(u32),
+}
+
+/// One run: whose function, on which CPU, which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    /// Who sent it.
+    pub source: Source,
+    /// Where it ran.
+    pub cpu: u32,
+    /// Which one.
+    pub tag: u64,
+}
+
+/// What an operation answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It was done.
+    Done,
+    /// It was done by these CPUs; the second ones had no room.
+    Set(BTreeSet<u32>, BTreeSet<u32>),
+    /// It was done by one of these CPUs.
+    OneOf(BTreeSet<u32>),
+    /// The error's name.
+    Refused(&'static str),
+}
+
+/// A function that waits on a CPU with its interrupts off.
+#[derive(Debug, Clone)]
+struct Item {
+    run: Run,
+    kind: Kind,
+}
+
+/// How a function travels, and what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A closure: takes room.
+    Closure,
+    /// A closure that posts onward to this CPU.
+    Onward(u32),
+    /// A descriptor: its number.
+    Descriptor(usize),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Naive {
+    ids: u32,
+    /// The CPUs that are online.
+    pub online: BTreeSet<u32>,
+    /// Those that hold their interrupts off.
+    pub masked: BTreeSet<u32>,
+    queues: BTreeMap<u32, VecDeque<Item>>,
+    /// Descriptors that are queued.
+    busy: BTreeSet<usize>,
+    /// What has run since the last look.
+    pub log: Vec<Run>,
+}
+
+impl Naive {
+    /// All CPUs are online and take calls.
+    pub fn new(ids: u32) -> Self {
+        Self {
+            ids,
+            online: (0..ids).collect(),
+            masked: BTreeSet::new(),
+            queues: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            log: Vec::new(),
+        }
+    }
+
+    /// Can the CPU be called? The error's name if not.
+    pub fn reach(&self, cpu: u32) -> Result<(), &'static str> {
+        match () {
+            () if cpu >= self.ids => Err("NoSuchCpu"),
+            () if !self.online.contains(&cpu) => Err("Offline"),
+            () => Ok(()),
+        }
+    }
+
+    /// May the actor wait?
+    pub fn may_wait(&self, actor: Actor) -> Result<(), &'static str> {
+        match actor {
+            Some(cpu) if self.masked.contains(&cpu) => Err("InterruptsOff"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs a function.
+    fn run(&mut self, run: Run, kind: Kind) {
+        if let Kind::Descriptor(slot) = kind {
+            self.busy.remove(&slot);
+        }
+        self.log.push(run);
+        if let Kind::Onward(to) = kind {
+            let source = Source::Handler(run.cpu);
+            let onward = Run {
+                source,
+                cpu: to,
+                tag: run.tag,
+            };
+            // A refusal is the function's own business.
+            let _ = self.post(Some(run.cpu), onward, Kind::Closure);
+        }
+    }
+
+    /// Posts a function; on the actor's own CPU it runs at once.
+    pub fn post(&mut self, actor: Actor, run: Run, kind: Kind) -> Result<(), &'static str> {
+        if let Kind::Descriptor(slot) = kind
+            && self.busy.contains(&slot)
+        {
+            return Err("Busy");
+        }
+        if actor == Some(run.cpu) {
+            self.run(run, kind);
+            return Ok(());
+        }
+        self.reach(run.cpu)?;
+        if !self.masked.contains(&run.cpu) {
+            self.run(run, kind);
+            return Ok(());
+        }
+        let queue = self.queues.entry(run.cpu).or_default();
+        let closures = queue
+            .iter()
+            .filter(|item| !matches!(item.kind, Kind::Descriptor(_)));
+        match kind {
+            Kind::Descriptor(slot) => drop(self.busy.insert(slot)),
+            _ if closures.count() >= ROOM => return Err("Full"),
+            _ => {}
+        }
+        queue.push_back(Item { run, kind });
+        Ok(())
+    }
+
+    /// Posts to a set: who will run it, and who had no room.
+    pub fn post_set(
+        &mut self,
+        actor: Actor,
+        source: Source,
+        cpus: &BTreeSet<u32>,
+        tag: u64,
+    ) -> Answer {
+        let (mut posted, mut full) = (BTreeSet::new(), BTreeSet::new());
+        let (here, remote): (Vec<u32>, Vec<u32>) =
+            cpus.iter().copied().partition(|&cpu| actor == Some(cpu));
+        // The local one runs last.
+        for cpu in remote.into_iter().chain(here) {
+            match self.post(actor, Run { source, cpu, tag }, Kind::Closure) {
+                Ok(()) => posted.insert(cpu),
+                Err("Full") => full.insert(cpu),
+                Err(_) => false,
+            };
+        }
+        Answer::Set(posted, full)
+    }
+
+    /// A waited call to one CPU, which takes calls.
+    pub fn call(&mut self, actor: Actor, run: Run) -> Answer {
+        let reached = match actor == Some(run.cpu) {
+            true => Ok(()),
+            false => self.may_wait(actor).and_then(|()| self.reach(run.cpu)),
+        };
+        match reached {
+            Ok(()) => {
+                self.run(run, Kind::Closure);
+                Answer::Done
+            }
+            Err(error) => Answer::Refused(error),
+        }
+    }
+
+    /// A waited call to a set, all of which take calls.
+    pub fn call_set(
+        &mut self,
+        actor: Actor,
+        source: Source,
+        cpus: &BTreeSet<u32>,
+        tag: u64,
+    ) -> Answer {
+        if let Err(error) = self.may_wait(actor) {
+            return Answer::Refused(error);
+        }
+        for &cpu in cpus {
+            self.run(Run { source, cpu, tag }, Kind::Closure);
+        }
+        Answer::Set(cpus.clone(), BTreeSet::new())
+    }
+
+    /// The CPU holds its interrupts off.
+    pub fn mask(&mut self, cpu: u32) {
+        self.masked.insert(cpu);
+    }
+
+    /// The CPU takes calls again, those that waited first.
+    pub fn unmask(&mut self, cpu: u32) {
+        self.masked.remove(&cpu);
+        while let Some(item) = self.queues.get_mut(&cpu).and_then(VecDeque::pop_front) {
+            self.run(item.run, item.kind);
+        }
+    }
+}
