@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use clap::{Args as Group, Parser, Subcommand};
 use smpcall_hosted::CpuMask;
+use smpcall_torture::torture::Op;
 
 /// Runs functions on other CPUs and shows what happens.
 ///
@@ -26,6 +27,7 @@ Examples:
   smpcall --cpus 16                 the same on 16 CPUs that share the ones there are
   smpcall latency --cpus 0-1 --json who is how far from whom, one JSON object a line
   smpcall bench --seconds 30        calls against the limits of the hardware
+  smpcall torture --cpus 8 --seed 1 everything at once, for 10 s, checked
 
 Exit codes: 0 fine, 1 a check failed, 2 usage.";
 
@@ -65,6 +67,12 @@ pub(crate) enum Command {
     ///
     /// With the cargo feature `peers`: std mpsc, crossbeam-channel, kanal, flume, rtrb, rayon, tokio.
     Bench(BenchOptions),
+    /// Make random calls of every kind on every CPU at once, while CPUs go and come back, and check all
+    ///
+    /// The operations, weights and knobs are those of Linux's scftorture and more. Each called function
+    /// checks where it runs, in which order, and what it sees; at the end everything that was
+    /// accepted must have run, once.
+    Torture(TortureOptions),
 }
 
 /// What `latency` takes.
@@ -87,6 +95,32 @@ pub(crate) struct BenchOptions {
     /// Only the rows whose name contains this (their limits are measured as well)
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
+}
+
+/// What `torture` takes.
+#[derive(Debug, Group)]
+pub(crate) struct TortureOptions {
+    /// How long, in seconds
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) seconds: u64,
+    /// What all choices are made from: the same seed makes the same ones; another one each time if left out
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How often a kind of operation is chosen; those that are not named then never are
+    #[arg(long = "weight", value_name = "NAME=WEIGHT", value_parser = crate::torture::weight)]
+    pub(crate) weights: Vec<(Op, u32)>,
+    /// Between taking a CPU down and bringing it back, in milliseconds; 0: none goes
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+    pub(crate) hotplug_interval_ms: u64,
+    /// Before the first CPU goes, in milliseconds
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+    pub(crate) hotplug_holdoff_ms: u64,
+    /// Work for so many milliseconds, then rest for so many; 0: no rests
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+    pub(crate) stutter_ms: u64,
+    /// A few functions take up to so many microseconds; 0: none does
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=60_000_000))]
+    pub(crate) long_wait_us: u64,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

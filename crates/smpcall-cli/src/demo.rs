@@ -27,6 +27,8 @@ use witness::{Seen, WITNESS};
 
 /// How long the latency table may take.
 const LATENCY_TIME: Duration = Duration::from_millis(1500);
+/// How many CPUs the latency table has at most; `smpcall latency` has them all.
+const LATENCY_CPUS: usize = 64;
 
 /// One call that was made.
 #[derive(Debug)]
@@ -202,13 +204,12 @@ pub(crate) fn run(common: &Common) -> Verdict {
         .map_err(CallError::from)?;
     system::boot_parameters(&mut stage, common.cpus.as_ref())?;
     let calls = stage.calls;
-    let pairs = latency::measure(
-        &machine,
-        Effort {
-            samples: 1000,
-            time: LATENCY_TIME,
-        },
-    )?;
+    let cpus = machine.online_cpus().iter().take(LATENCY_CPUS).collect();
+    let effort = Effort {
+        samples: 1000,
+        time: LATENCY_TIME,
+    };
+    let pairs = latency::measure(&machine, &cpus, effort)?;
     show(common.format(), &machine, &calls, &pairs)?;
     let ok = calls.iter().all(|call| call.fault.is_none());
     Ok(latency::right(&pairs) && ok)
@@ -275,9 +276,9 @@ fn table(calls: &[Call]) -> Result<(), Failure> {
             Cell::new(call.seed_name),
             Cell::new(call.name),
             Cell::new(&call.what),
-            Cell::new(call.seen.mask()),
-            Cell::new(hosts),
-            Cell::new(output::text(&call.result)),
+            Cell::new(output::brief(&call.seen.mask().to_string())),
+            Cell::new(output::brief(&hosts.to_string())),
+            Cell::new(output::brief(&output::text(&call.result))),
             Cell::new(human_ns(call.elapsed.as_nanos() as f64)),
             verdict,
         ]);

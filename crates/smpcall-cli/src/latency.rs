@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use smpcall_hosted::{CallError, CpuId, Machine};
+use smpcall_hosted::{CallError, CpuId, CpuMask, Machine};
 
 use crate::args::{Common, LatencyOptions};
 use crate::heatmap;
@@ -66,7 +66,7 @@ pub(crate) fn run(common: &Common, options: &LatencyOptions) -> Verdict {
         samples: options.samples,
         time: Duration::from_secs_f64(options.seconds),
     };
-    let pairs = measure(&machine, effort)?;
+    let pairs = measure(&machine, &machine.online_cpus(), effort)?;
     let rows: Vec<Value> = pairs.iter().map(Pair::row).collect();
     output::rows(common.format(), &rows)?;
     if common.format() == Format::Human {
@@ -86,25 +86,32 @@ pub(crate) fn right(pairs: &[Pair]) -> bool {
     pairs.iter().all(|pair| pair.wrong == 0)
 }
 
-/// Measures every pair of online CPUs.
-pub(crate) fn measure(machine: &Machine, effort: Effort) -> Result<Vec<Pair>, Failure> {
-    let cpus = machine.online_cpus();
-    let count = cpus.len() * cpus.len();
-    let time = effort.time / count.max(1) as u32;
-    let bar = output::progress(count as u64, "measuring");
-    let mut pairs = Vec::with_capacity(count);
-    for from in &cpus {
-        for to in &cpus {
-            let pair = machine.run_on_cpu(from, || {
+/// Measures every pair of these CPUs.
+pub(crate) fn measure(
+    machine: &Machine,
+    cpus: &CpuMask,
+    effort: Effort,
+) -> Result<Vec<Pair>, Failure> {
+    let time = effort.time / (cpus.len() * cpus.len()).max(1) as u32;
+    let bar = output::progress(cpus.len() as u64, "measuring");
+    let mut pairs = Vec::with_capacity(cpus.len() * cpus.len());
+    for from in cpus {
+        let to_each = || {
+            let each = cpus.iter().map(|to| {
                 if from == to {
                     to_itself(machine, from, effort.samples, time)
                 } else {
                     to_another(machine, from, to, effort.samples, time)
                 }
             });
-            pairs.push(pair.map_err(CallError::from)??);
-            bar.inc(1);
-        }
+            each.collect::<Result<Vec<Pair>, CallError>>()
+        };
+        pairs.extend(
+            machine
+                .run_on_cpu(from, to_each)
+                .map_err(CallError::from)??,
+        );
+        bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(pairs)

@@ -12,6 +12,7 @@
 //! | `cpus.rs`, `topology.rs` | the CPUs and how they hang together |
 //! | `latency.rs`, `heatmap.rs` | the CPU x CPU table |
 //! | `bench.rs`, `bench/` | against the limits of the hardware and against peers |
+//! | `torture.rs` | random operations, checked |
 
 mod args;
 mod bench;
@@ -23,6 +24,7 @@ mod latency;
 mod output;
 mod stats;
 mod topology;
+mod torture;
 
 use std::fmt;
 use std::io;
@@ -88,6 +90,7 @@ fn run(args: &Args) -> Verdict {
         Command::Cpus => cpus::run(&args.common),
         Command::Latency(options) => latency::run(&args.common, options),
         Command::Bench(options) => bench::run(&args.common, options),
+        Command::Torture(options) => torture::run(&args.common, options),
     }
 }
 

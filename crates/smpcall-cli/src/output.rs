@@ -90,6 +90,14 @@ fn text_of_part(value: &Value) -> String {
     text(value)
 }
 
+/// A text that fits a column; what is cut off is in the other forms.
+pub(crate) fn brief(text: &str) -> String {
+    match text.char_indices().nth(20) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// A number of nanoseconds to a tenth, as JSON.
 pub(crate) fn ns(value: f64) -> Value {
     ((value * 10.0).round() / 10.0).into()

@@ -1,5 +1,6 @@
 //! What the hardware and the kernel can do at best: every row has one of these as its limit.
 
+use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use rustix::thread::futex;
 
 use crate::bench::Contender;
 use crate::bench::lab::{Lab, Line, stopped, time_runs};
+use crate::bench::placement::{answer_one, ask_one};
 use crate::bench::ring;
 
 /// Between two calls of a cold row: long enough that the lines have settled.
@@ -52,20 +54,11 @@ pub(crate) fn time_cold(lab: &Lab, mut operation: impl FnMut(u64)) -> Vec<f64> {
 fn one_line_cold(lab: &Lab) -> Vec<f64> {
     let line = Arc::new(Line(AtomicU64::new(0)));
     let theirs = Arc::clone(&line);
-    let answer = move |_: &_| {
-        for trip in 0..COLD_RUNS as u64 * COLD_CALLS {
-            // ORDERING: Acquire and Release — as a call would need them, in both directions.
-            while theirs.0.load(Ordering::Acquire) != 2 * trip + 1 {}
-            theirs.0.store(2 * trip + 2, Ordering::Release);
-        }
-    };
-    lab.duet(answer, || {
-        time_cold(lab, |trip| {
-            // ORDERING: as above.
-            line.0.store(2 * trip + 1, Ordering::Release);
-            while line.0.load(Ordering::Acquire) != 2 * trip + 2 {}
-        })
-    })
+    let trips = COLD_RUNS as u64 * COLD_CALLS;
+    lab.duet(
+        move |_| answer_one(&theirs.0, black_box(&theirs.0), trips),
+        || time_cold(lab, |trip| ask_one(&line.0, black_box(&line.0), trip, 1)),
+    )
 }
 
 /// Three words per slot through a ring of 64-byte slots, back to back.
@@ -73,7 +66,7 @@ fn spsc64(lab: &Lab) -> Vec<f64> {
     let (mut producer, mut consumer) = ring::ring();
     let answer = move |_: &_| {
         for _ in 0..POSTS * POST_RUNS as u64 {
-            std::hint::black_box(consumer.pop());
+            black_box(consumer.pop());
         }
     };
     lab.duet(answer, || {

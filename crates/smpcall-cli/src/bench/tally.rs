@@ -56,17 +56,22 @@ impl Tally {
         Some(placement)
     }
 
-    /// The contenders that have no sample in any placement.
+    /// The contenders that have no placement in which both they and their limit have samples.
     pub(crate) fn missing<'a>(&self, contenders: &'a [Contender]) -> Vec<&'a Contender> {
-        let empty = |samples: &Samples| samples.iter().all(Vec::is_empty);
+        let compared = |contender: &Contender, samples: &Samples| {
+            Placement::ALL.into_iter().any(|placement| {
+                let limit = self.limit_samples(contender.limit, placement, contenders);
+                !samples[placement as usize].is_empty() && limit.is_some()
+            })
+        };
         let pairs = contenders.iter().zip(&self.samples);
         pairs
-            .filter(|(_, samples)| empty(samples))
+            .filter(|(contender, samples)| !compared(contender, samples))
             .map(|(contender, _)| contender)
             .collect()
     }
 
-    /// A row per contender and placement that has samples; the limits come first.
+    /// A row per contender and placement in which it can be compared; the limits come first.
     pub(crate) fn rows(&self, contenders: &[Contender]) -> Vec<Value> {
         let mut rows = Vec::new();
         for placement in Placement::ALL {
@@ -96,11 +101,10 @@ impl Tally {
         if samples.is_empty() {
             return None;
         }
+        let mut limits = self.limit_samples(limit, placement, contenders)?.clone();
         let mut samples = samples.clone();
         let median = stats::median(&mut samples);
-        let ratio = self
-            .limit(limit, placement, contenders)
-            .map(|limit| median / limit);
+        let ratio = median / stats::median(&mut limits);
         Some(json!({
             "type": "bench",
             "name": name,
@@ -108,14 +112,19 @@ impl Tally {
             "placement": placement.name(),
             "median_ns": ns(median),
             "p99_ns": ns(stats::p99(&mut samples)),
-            "ratio_to_limit": ratio.map(|ratio| (ratio * 1000.0).round() / 1000.0),
+            "ratio_to_limit": (ratio * 1000.0).round() / 1000.0,
             "limit": limit,
             "samples": samples.len(),
         }))
     }
 
-    /// The median of a limit in a placement.
-    fn limit(&self, limit: &str, placement: Placement, contenders: &[Contender]) -> Option<f64> {
+    /// The samples of a limit in a placement, if there are any.
+    fn limit_samples(
+        &self,
+        limit: &str,
+        placement: Placement,
+        contenders: &[Contender],
+    ) -> Option<&Vec<f64>> {
         let samples = match LIMITS.iter().position(|&name| name == limit) {
             Some(index) => &self.probes[index],
             None => {
@@ -123,8 +132,8 @@ impl Tally {
                 &self.samples[contenders.iter().position(is_limit)?]
             }
         };
-        let mut samples = samples[placement as usize].clone();
-        (!samples.is_empty()).then(|| stats::median(&mut samples))
+        let samples = &samples[placement as usize];
+        (!samples.is_empty()).then_some(samples)
     }
 
     /// The rows for people.
@@ -150,14 +159,14 @@ impl Tally {
         let mut table = output::table(&header, &[3, 4, 5]);
         for row in rows {
             let figure = |name: &str| human_ns(row[name].as_f64().unwrap_or(0.0));
-            let ratio = row["ratio_to_limit"].as_f64();
+            let ratio = row["ratio_to_limit"].as_f64().unwrap_or(0.0);
             table.add_row(vec![
                 output::text(&row["placement"]),
                 output::text(&row["name"]),
                 output::text(&row["peer"]),
                 figure("median_ns"),
                 figure("p99_ns"),
-                ratio.map_or(String::new(), |ratio| format!("{ratio:.2} x")),
+                format!("{ratio:.2} x"),
                 output::text(&row["limit"]),
             ]);
         }
