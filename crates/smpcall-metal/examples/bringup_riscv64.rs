@@ -88,7 +88,9 @@ mod image {
         let word = |name: &str| boot.cmdline.split(' ').any(|w| w == name);
         let number = |name: &str, default: u64| {
             let mut words = boot.cmdline.split(' ');
-            words.find_map(|w| w.strip_prefix(name)?.parse().ok()).unwrap_or(default)
+            words
+                .find_map(|w| w.strip_prefix(name)?.parse().ok())
+                .unwrap_or(default)
         };
         let rounds = number("rounds=", 1000);
         let restarts = number("restarts=", 1000) as u32;
@@ -96,7 +98,18 @@ mod image {
         assert_eq!(raw::current_cpu(), 0);
         if word("fault") {
             // SAFETY: None: that is the test.
-            unsafe { core::ptr::null::<u32>().wrapping_add(1024).read_volatile() };
+            unsafe { core::ptr::without_provenance::<u32>(0x20_0000).read_volatile() };
+        }
+        let t = (raw::instructions(), raw::now_ns());
+        if word("overflow") {
+            black_box(overflow(1));
+        }
+        if word("float") {
+            black_box(black_box(1.5f64) * black_box(n as f64));
+        }
+        if word("ebreak") {
+            // SAFETY: None: that is the test.
+            unsafe { core::arch::asm!("ebreak") };
         }
         for cpu in 1..n {
             if let Err(error) = raw::start(cpu as u32) {
@@ -105,20 +118,36 @@ mod image {
             }
             wait("start", || UP[cpu].load(SeqCst) == 1);
         }
-        say!("Brought up {n} CPUs");
-        say!("start of a running one: {:?}; of none: {:?}", raw::start(n as u32 - 1), raw::start(600));
+        let t = (raw::instructions() - t.0, raw::now_ns() - t.1);
+        say!(
+            "Brought up {n} CPUs in {} instructions, {} ms",
+            t.0,
+            t.1 / 1_000_000
+        );
+        say!(
+            "start of a running one: {:?}; of none: {:?}",
+            raw::start(n as u32 - 1),
+            raw::start(600)
+        );
         for order in [0, 2] {
             singles(n, rounds, order);
             masks(n, rounds, order);
         }
         own();
         if n > 1 && restarts > 0 {
+            set_order(n, 0);
             restart(restarts);
         }
         timers();
         counts(n);
         say!("done");
         raw::exit(number("code=", 0) as u8)
+    }
+
+    #[expect(unconditional_recursion, reason = "that is the test")]
+    fn overflow(n: u64) -> u64 {
+        black_box([n; 64]);
+        overflow(n + 1) + 1
     }
 
     fn set_order(n: usize, order: u32) {
@@ -138,7 +167,10 @@ mod image {
                 wait("single", || GOT[cpu].load(SeqCst) > before);
             }
         }
-        say!("singles order {order}: {} ms", (raw::now_ns() - t) / 1_000_000);
+        say!(
+            "singles order {order}: {} ms",
+            (raw::now_ns() - t) / 1_000_000
+        );
     }
 
     fn masks(n: usize, rounds: u64, order: u32) {
@@ -151,7 +183,10 @@ mod image {
                 wait("mask", || GOT[cpu].load(SeqCst) > before[cpu]);
             }
         }
-        say!("masks order {order}: {} ms", (raw::now_ns() - t) / 1_000_000);
+        say!(
+            "masks order {order}: {} ms",
+            (raw::now_ns() - t) / 1_000_000
+        );
     }
 
     fn own() {
@@ -172,7 +207,6 @@ mod image {
 
     fn restart(rounds: u32) {
         let t = raw::now_ns();
-        ORDER[1].store(0, SeqCst);
         for round in 0..rounds {
             let up = UP[1].load(SeqCst);
             ORDER[1].store(1, SeqCst);
@@ -188,7 +222,10 @@ mod image {
             raw::send_ipi(1);
             wait("IPI after restart", || GOT[1].load(SeqCst) == got + 1);
         }
-        say!("restarts: {rounds} in {} ms", (raw::now_ns() - t) / 1_000_000);
+        say!(
+            "restarts: {rounds} in {} ms",
+            (raw::now_ns() - t) / 1_000_000
+        );
     }
 
     fn timers() {
@@ -198,10 +235,10 @@ mod image {
             raw::interrupt_after(1000);
             wait("timer", || TIMER.load(SeqCst) == before + i + 1);
         }
-        raw::interrupt_after(500_000);
+        raw::interrupt_after(100_000);
         raw::interrupt_after(0);
         let t = raw::cycles();
-        while raw::cycles() < t + 600_000 {
+        while raw::cycles() < t + 150_000 {
             raw::relax();
         }
         assert_eq!(TIMER.load(SeqCst), before + 100);

@@ -3,6 +3,7 @@
 # The SBI enters both the same way: supervisor mode, satp = 0, interrupts off (SBI 2.0 section 9.1
 # for HSM; section 3 of the boot protocol for the payload). All other registers are garbage.
 
+    .option arch, +m                # LTO forgets the target's extensions for file-level assembly
     .section .text.boot, "ax"
 
 # The boot hart: a0 = hart id, a1 = device tree. It becomes logical CPU 0.
@@ -30,15 +31,14 @@ enter:
     csrci   sstatus, 2              # SIE off
     li      t0, {fs_vs}
     csrc    sstatus, t0             # no floating-point or vector state
-    li      gp, 0                   # nothing is addressed through gp
 
     la      sp, {stacks}            # the top of this CPU's stack
     addi    t0, tp, 1
-    slli    t0, t0, {stack_shift}
+    li      t1, {stack_size}
+    mul     t0, t0, t1
     add     sp, sp, t0
 
-    la      t0, {vectors}
-    addi    t0, t0, 1               # stvec.MODE = vectored
+    la      t0, {trap}
     csrw    stvec, t0
 
     la      t0, {root}              # the identity map

@@ -10,9 +10,37 @@ use crate::{Boot, MAX_CPUS};
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
 
-/// Bytes of stack for each CPU.
-const STACK_SIZE: usize = 1 << STACK_SHIFT;
-const STACK_SHIFT: usize = 14;
+/// Bytes of stack for each CPU, below them a page that is not mapped.
+const STACK_SIZE: usize = 16 * 1024;
+const PAGE: usize = 4096;
+
+#[repr(C, align(4096))]
+pub(super) struct Stack {
+    guard: [u8; PAGE],
+    room: [u8; STACK_SIZE],
+}
+
+/// 2 MiB, which one entry of a middle table maps.
+const MEGAPAGE: usize = 512 * PAGE;
+/// How many megapages the stacks take, which begin at one's beginning (`link.ld`).
+const STACK_MEGAPAGES: usize = size_of::<[Stack; MAX_CPUS]>().div_ceil(MEGAPAGE);
+
+#[repr(C, align(4096))]
+struct Stacks(UnsafeCell<[Stack; MAX_CPUS]>);
+
+// SAFETY: Nobody makes a reference to the inside: `boot.S` gives each CPU the stack of its index.
+unsafe impl Sync for Stacks {}
+
+/// Outside `.bss` proper, so that boot does not spend millions of instructions on zeroing it.
+#[unsafe(link_section = ".stacks")]
+static STACKS: Stacks = Stacks(UnsafeCell::new(
+    [const {
+        Stack {
+            guard: [0; PAGE],
+            room: [0; STACK_SIZE],
+        }
+    }; MAX_CPUS],
+));
 
 /// `sstatus.FS` (bits 14:13) and `sstatus.VS` (bits 10:9).
 const SSTATUS_FS_VS: usize = 0b11 << 13 | 0b11 << 9;
@@ -20,37 +48,43 @@ const SSTATUS_FS_VS: usize = 0b11 << 13 | 0b11 << 9;
 /// `satp.MODE` = Sv39, ASID 0.
 const SATP_SV39: usize = 8 << 60;
 
-#[repr(C, align(16))]
-struct Stacks(UnsafeCell<[[u8; STACK_SIZE]; MAX_CPUS]>);
-
-// SAFETY: Only `boot.S` takes an address inside, and each CPU uses the stack of its own index.
-unsafe impl Sync for Stacks {}
-
-/// Outside `.bss` proper, so that boot does not spend millions of instructions on zeroing it.
-#[unsafe(link_section = ".stacks")]
-static STACKS: Stacks = Stacks(UnsafeCell::new([[0; STACK_SIZE]; MAX_CPUS]));
-
-/// An Sv39 root table: each entry maps a gigabyte.
+/// One level of an Sv39 page table.
+#[derive(Clone, Copy)]
 #[repr(C, align(4096))]
-struct RootTable([u64; 512]);
+struct Table([u64; 512]);
 
-/// The low half maps to itself; the high half is left to the image's experiments, which copy this
-/// table. Devices are below 2 GiB on every known board and must not be executed from.
-static ROOT: RootTable = {
-    // V, R, W, G, A, D. A and D are preset so that no hart has to write the table (privileged
-    // ISA 12.3.1: with Svade a clear bit is a page fault).
-    const DATA: u64 = 0b1110_0111;
-    const EXECUTE: u64 = 1 << 3;
+struct Tables(UnsafeCell<[Table; 2 + STACK_MEGAPAGES]>);
+
+// SAFETY: Written only by `unmap_stack_guards`, on the boot hart while it is the only one that runs.
+unsafe impl Sync for Tables {}
+
+/// Page table entry: valid, readable, writable, global, accessed, dirty. The last two are preset so
+/// that no hart has to write the table (privileged ISA 12.3.1: with Svade a clear bit faults).
+const DATA: u64 = 0b1110_0111;
+const EXECUTE: u64 = 1 << 3;
+/// Page table entry: points to the next level.
+const POINTER: u64 = 1;
+
+/// A page table entry for a physical address.
+const fn entry(address: usize, flags: u64) -> u64 {
+    (address as u64 >> 12) << 10 | flags
+}
+
+/// The root, first: the low 256 GiB map to themselves; the high half is left to the image, which may
+/// copy this table for address spaces of its own. Devices are below 2 GiB on every known board and
+/// must not be executed from. The others are for the gigabyte that the image is in.
+static TABLES: Tables = {
     const FIRST_RAM: usize = 2;
-    let mut table = [0; 512];
+    let mut root = [0; 512];
     let mut gigabyte = 0;
     while gigabyte < 256 {
-        let ppn_field = (gigabyte as u64) << 28;
         let execute = if gigabyte < FIRST_RAM { 0 } else { EXECUTE };
-        table[gigabyte] = ppn_field | DATA | execute;
+        root[gigabyte] = entry(gigabyte << 30, DATA | execute);
         gigabyte += 1;
     }
-    RootTable(table)
+    let mut tables = [Table([0; 512]); 2 + STACK_MEGAPAGES];
+    tables[0] = Table(root);
+    Tables(UnsafeCell::new(tables))
 };
 
 global_asm!(
@@ -58,11 +92,11 @@ global_asm!(
     boot = sym boot,
     secondary = sym super::smp::secondary,
     stacks = sym STACKS,
-    stack_shift = const STACK_SHIFT,
+    stack_size = const size_of::<Stack>(),
     fs_vs = const SSTATUS_FS_VS,
-    root = sym ROOT,
+    root = sym TABLES,
     sv39 = const SATP_SV39,
-    vectors = sym super::trap::smpcall_vectors,
+    trap = sym super::trap::smpcall_trap,
 );
 
 /// What boot found out.
@@ -97,6 +131,7 @@ extern "C" fn boot(boot_hart: u64, device_tree: *const u8) -> ! {
     let Some(tree) = blob.and_then(Tree::parse) else {
         panic!("the firmware passed no device tree in a1");
     };
+    unmap_stack_guards();
     super::time::interrupt_after(0);
     super::console::init(tree);
     super::exit::init(tree);
@@ -105,6 +140,35 @@ extern "C" fn boot(boot_hart: u64, device_tree: *const u8) -> ! {
     super::ipi::init(tree);
     super::irq::init();
     crate::__smpcall_main(info())
+}
+
+/// Maps the stacks by pages, but for the guards: an overflow is a fault, not a neighbour's riddle.
+fn unmap_stack_guards() {
+    // SAFETY: This is the boot hart, no other runs, and the hardware only reads the tables.
+    let [root, middle, stacks @ ..] = unsafe { &mut *TABLES.0.get() };
+    let first = (&raw const STACKS).addr();
+    let gigabyte = first >> 30;
+    for (index, slot) in middle.0.iter_mut().enumerate() {
+        *slot = entry((gigabyte << 30) + index * MEGAPAGE, DATA | EXECUTE);
+    }
+    let first_slot = first / MEGAPAGE % 512;
+    for (pages, slot) in stacks.iter_mut().zip(&mut middle.0[first_slot..]) {
+        *slot = entry((&raw const *pages).addr(), POINTER);
+    }
+    let pages = stacks.iter_mut().flat_map(|table| &mut table.0);
+    for (index, slot) in pages.enumerate() {
+        let is_guard = (index * PAGE).is_multiple_of(size_of::<Stack>());
+        let flags = if is_guard { 0 } else { DATA };
+        *slot = entry(first + index * PAGE, flags);
+    }
+    root.0[gigabyte] = entry((&raw const *middle).addr(), POINTER);
+    riscv::asm::sfence_vma_all();
+}
+
+/// Whether `address` is in the page below a stack.
+pub(super) fn is_stack_guard(address: usize) -> bool {
+    let offset = address.wrapping_sub((&raw const STACKS).addr());
+    offset < size_of::<Stacks>() && offset % size_of::<Stack>() < PAGE
 }
 
 /// # Safety
@@ -126,7 +190,9 @@ fn collect(boot_hart: u64, tree: Tree<'static>) {
     let info = unsafe { &mut *INFO.0.get() };
     info.hw_ids[0] = boot_hart;
     let mut count = 1;
-    let others = tree.cpus().filter(|cpu| cpu.enabled && cpu.reg != boot_hart);
+    let others = tree
+        .cpus()
+        .filter(|cpu| cpu.enabled && cpu.reg != boot_hart);
     for (slot, cpu) in info.hw_ids[1..].iter_mut().zip(others) {
         *slot = cpu.reg;
         count += 1;

@@ -1,10 +1,13 @@
-# Trap vectors. stvec is vectored (privileged ISA 12.1.2): exceptions come to the base, interrupt
-# cause c to base + 4 c, so that the IPI is told apart without an instruction spent on scause.
+# The trap entry. stvec is direct: with a vectored stvec, OpenSBI up to 1.5 passes the exceptions that it
+# keeps for itself first (illegal instruction, access faults) to stvec with its mode bit left in, an odd
+# address, and the report of the fault would be a hang.
 #
 # Interrupt entry saves the sixteen integer registers that the psABI lets a callee clobber, on the
-# interrupted stack, and nothing else: s-registers are the callee's to save, tp and gp never change,
-# FS and VS are Off, and interrupts do not nest, so sepc and sstatus survive by themselves.
+# interrupted stack, and nothing else: s-registers are the callee's to save, tp never changes, FS and
+# VS are Off, and interrupts do not nest, so sepc and sstatus survive by themselves. gp is this entry's
+# own: compilers reserve it for the linker's relaxation, which lld does not do unless it is asked.
 
+    .option relax
     .option arch, +a                # LTO forgets the target's extensions for file-level assembly
     .section .text.trap, "ax"
 
@@ -53,35 +56,26 @@
     sret
     .endm
 
-    .option push
-    .option norvc
-    .align  8
-    .globl smpcall_vectors
-smpcall_vectors:
-    j       fault                   # exceptions
-    j       ipi                     # 1: supervisor software
-    j       fault
-    j       fault
-    j       fault
-    j       timer                   # 5: supervisor timer
-    .rept   10
-    j       fault                   # nothing else is ever enabled in sie
-    .endr
-    .option pop
-
 # Pending is cleared before the drain, so an IPI that arrives during it is pending again. A CSR
 # write counts as device output and is not ordered with memory by itself (unprivileged ISA, Zicsr,
 # "CSR access ordering"): without the fence, the drain's loads could come first, find nothing, and
 # the clear would then wipe the doorbell of a sender that published in between. The "i" is the
 # observation that the interrupt is pending.
-ipi:
+    .align  2
+    .globl smpcall_trap
+smpcall_trap:
+    csrr    gp, scause
+    bgez    gp, fault
+    addiw   gp, gp, -1              # supervisor software: cause 1 below the interrupt bit
+    bnez    gp, 1f
     SAVE
     csrci   sip, 2
     fence   io, rw
     call    {ipi}
     RESTORE_AND_RETURN
 
-timer:
+1:  addiw   gp, gp, -4              # supervisor timer: cause 5; nothing else is enabled in sie
+    bnez    gp, fault
     SAVE
     csrr    a0, sepc
     call    {timer}

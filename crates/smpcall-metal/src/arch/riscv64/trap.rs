@@ -1,6 +1,6 @@
-//! What the vectors of `trap.S` call.
+//! What the entry of `trap.S` calls.
 
-use super::{console, exit, percpu, time};
+use super::{boot, console, exit, percpu, time};
 use core::arch::global_asm;
 use core::fmt::Write as _;
 
@@ -13,8 +13,8 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    /// The vector table, for stvec.
-    pub(super) fn smpcall_vectors();
+    /// The entry, for stvec.
+    pub(super) fn smpcall_trap();
 }
 
 /// The IPI, acknowledged. A function of its own only for its C calling convention: the image's
@@ -37,10 +37,15 @@ extern "C" fn fault(sp: usize, ra: usize) -> ! {
     let _ = writeln!(
         console::Unlocked,
         "\nsmpcall: fault on CPU {cpu} (hart {hart}): {name} (scause {cause:#x})\n\
-         smpcall:   pc {pc:#x} address {address:#x} ra {ra:#x} sp {sp:#x}",
+         smpcall:   pc {pc:#x} address {address:#x}{stack} ra {ra:#x} sp {sp:#x}",
         cpu = percpu::current(),
         hart = super::smp::hart_of(percpu::current()).unwrap_or(u64::MAX),
         name = cause_name(cause),
+        stack = if boot::is_stack_guard(address) {
+            " (the stack is used up)"
+        } else {
+            ""
+        },
     );
     exit::exit(1)
 }
