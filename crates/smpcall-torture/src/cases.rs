@@ -247,7 +247,11 @@ mod tests {
             let (_, list) = text.split_once("case_list! {").expect("a list of cases");
             let (list, _) = list.split_once('}').expect("the list ends");
             let last = |line: &str| line.rsplit(' ').next().map(|name| name.replace(',', ""));
-            names.extend(list.lines().filter_map(last).filter(|name| !name.is_empty()));
+            names.extend(
+                list.lines()
+                    .filter_map(last)
+                    .filter(|name| !name.is_empty()),
+            );
         }
         names
     }

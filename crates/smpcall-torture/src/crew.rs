@@ -5,7 +5,7 @@
 //! run: returning would pull the stack from under it.
 
 use core::pin::{Pin, pin};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use smpcall::{CpuId, CpuMask, Csd};
 
@@ -132,21 +132,22 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
     }
 
     /// Runs `lead` here while these CPUs hold their interrupts off in their task context; they let
-    /// go when it ends, or earlier when it calls [`Masked::let_go`].
+    /// go when it ends, or earlier when it tells them to.
     ///
     /// # Errors
     /// The first failure of any of them.
     pub(crate) fn masked(&self, cpus: &CpuMask<W>, lead: impl FnOnce(&Masked) -> Check) -> Check {
-        let held = AtomicUsize::new(0);
-        let masked = Masked(AtomicBool::new(false));
-        let n = cpus.len().min(CREW);
+        let held = AtomicU32::new(0);
+        let masked = Masked::new();
+        let n = cpus.len().min(CREW) as u32;
         let member = |_| {
             // Nothing is pending when the mask begins: the doorbell is quiet.
             self.smp().poll();
             let guard = self.smp().irqs_off();
-            // ORDERING: Relaxed — flags between CPUs; the library orders what matters.
+            // ORDERING: Relaxed — a count; the library orders what matters.
             held.fetch_add(1, Ordering::Relaxed);
-            let waited = self.wait("let go of the interrupts", || masked.is_let_go());
+            let waited = self.wait("let go of the interrupts", || masked.ends_by(self.now()));
+            masked.note_end();
             drop(guard);
             waited
         };
@@ -160,21 +161,60 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
             led
         })
     }
+
+    /// Arrives, and waits until `n` have.
+    ///
+    /// # Errors
+    /// As [`Cx::wait`].
+    #[track_caller]
+    pub(crate) fn meet(&self, what: &str, arrived: &AtomicU32, n: usize) -> Check {
+        // ORDERING: Relaxed — a count that only grows; the library orders what matters.
+        arrived.fetch_add(1, Ordering::Relaxed);
+        self.wait(what, || arrived.load(Ordering::Relaxed) as usize >= n)
+    }
 }
 
 /// CPUs that hold their interrupts off.
-pub(crate) struct Masked(AtomicBool);
+pub(crate) struct Masked {
+    /// When they let go.
+    until_ns: AtomicU64,
+    /// How many are about to have let go.
+    ended: AtomicU32,
+}
 
 impl Masked {
-    /// Makes them turn their interrupts on again.
-    pub(crate) fn let_go(&self) {
-        // ORDERING: Release — pairs with `is_let_go`.
-        self.0.store(true, Ordering::Release);
+    fn new() -> Self {
+        Self {
+            until_ns: AtomicU64::new(u64::MAX),
+            ended: AtomicU32::new(0),
+        }
     }
 
-    /// Shall they?
-    pub(crate) fn is_let_go(&self) -> bool {
-        // ORDERING: Acquire — pairs with `let_go`.
-        self.0.load(Ordering::Acquire)
+    /// Makes them turn their interrupts on again.
+    pub(crate) fn let_go(&self) {
+        self.let_go_at(0);
+    }
+
+    /// Makes them turn their interrupts on again when the platform's clock says so: while this CPU
+    /// waits for them, for example.
+    pub(crate) fn let_go_at(&self, ns: u64) {
+        // ORDERING: Release — pairs with `ends_by`.
+        self.until_ns.fetch_min(ns, Ordering::Release);
+    }
+
+    fn ends_by(&self, now_ns: u64) -> bool {
+        // ORDERING: Acquire — pairs with `let_go_at`.
+        self.until_ns.load(Ordering::Acquire) <= now_ns
+    }
+
+    fn note_end(&self) {
+        // ORDERING: Relaxed — what runs after the mask comes after this on the same CPU.
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many are at their mask's end.
+    pub(crate) fn ended(&self) -> u32 {
+        // ORDERING: Relaxed — asked by who waited for something after the mask.
+        self.ended.load(Ordering::Relaxed)
     }
 }

@@ -89,11 +89,6 @@ impl<'l, L: Lab<W, D>, const W: usize, const D: usize> Cx<'l, L, W, D> {
         other.expect("the case's `min_cpus` covers this CPU")
     }
 
-    /// At most `n` other CPUs.
-    pub(crate) fn some_others(&self, n: usize) -> CpuMask<W> {
-        self.others().iter().take(n).collect()
-    }
-
     /// At most `n` CPUs, with this one if it is one.
     pub(crate) fn some_cpus(&self, n: usize) -> CpuMask<W> {
         let me = self.me().into_iter();

@@ -23,7 +23,7 @@ mod summary;
 mod work;
 
 pub use op::Op;
-pub use room::{Fault, Room};
+pub use room::{FAULTS, Fault, Room};
 pub use summary::{Progress, Summary};
 
 const MS: u64 = 1_000_000;

@@ -1,6 +1,6 @@
 //! Many callers: more sources than a target has mailbox lines, and all against all.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use smpcall::CpuMask;
 
@@ -17,6 +17,7 @@ case_list! {
     2 Nothing everyone_calls_everyone,
     2 Nothing everyone_calls_broadcasts_posts_and_kicks_at_once,
     2 Nothing plain_memory_is_handed_round_by_calls,
+    2 Nothing broadcasts_borrow_the_callers_stack_both_ways,
 }
 
 impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
@@ -130,6 +131,29 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
             }
             let wanted = round * ring.iter().take(32).count() as u64;
             ensure_eq!(value, [wanted; 8], "the value after round {round}");
+        }
+        Ok(())
+    }
+
+    fn broadcasts_borrow_the_callers_stack_both_ways(&self) -> Check {
+        let mut input = [0_u64; 16];
+        for round in 1..=100_u64 {
+            input.fill(round);
+            let (wrong, sum) = (AtomicU32::new(0), AtomicU64::new(0));
+            let f = |_| {
+                let right = input.iter().all(|&word| word == round);
+                // ORDERING: Relaxed — the broadcast orders it.
+                wrong.fetch_add(u32::from(!right), Ordering::Relaxed);
+                sum.fetch_add(round, Ordering::Relaxed);
+            };
+            let ran = self.smp().on_each_cpu(f).or_fail("on_each_cpu")?;
+            ensure_eq!(wrong.load(Ordering::Relaxed), 0, "CPUs that saw old words");
+            let wanted = round * ran.len() as u64;
+            ensure_eq!(
+                sum.load(Ordering::Relaxed),
+                wanted,
+                "what came back in round {round}"
+            );
         }
         Ok(())
     }

@@ -3,11 +3,12 @@
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::pin::{Pin, pin};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use smpcall::{CallError, CpuId, CpuMask, Csd};
 
 use super::case_list;
+use crate::again::Again;
 use crate::check::{Check, OrFail, ensure, ensure_eq};
 use crate::crew::CREW;
 use crate::cx::Cx;
@@ -26,6 +27,14 @@ case_list! {
     1 Nothing a_refused_descriptor_is_free_again,
     1 Nothing call_csd_runs_once_and_borrows_the_stack,
     2 Nothing call_csd_waits_for_an_earlier_post_of_the_descriptor,
+}
+
+/// A descriptor that posts itself: how often still, and where.
+struct Chain {
+    again: Again,
+    left: AtomicU32,
+    targets: [CpuId; 2],
+    refused: AtomicU32,
 }
 
 /// A descriptor's storage that its callback ends.
@@ -70,92 +79,52 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
 
     /// The descriptor is free before its function runs (os_anchors 5.3, 3).
     fn a_callback_queues_its_own_descriptor_again(&self) -> Check {
-        struct Again {
-            csd: AtomicPtr<()>,
-            post: AtomicUsize,
-            left: AtomicU32,
-            targets: [CpuId; 2],
-            refused: AtomicU32,
-        }
-        type In<L, const W: usize, const D: usize> = Scope<L, Again, W, D>;
-        type Post<L, const W: usize, const D: usize> =
-            fn(&In<L, W, D>, CpuId, *const ()) -> Result<(), CallError>;
-        /// Posts a descriptor of this type by its address.
-        fn post_again<
-            L: Lab<W, D>,
-            F: Fn() + Copy + Send + 'static,
-            const W: usize,
-            const D: usize,
-        >(
-            s: &In<L, W, D>,
-            cpu: CpuId,
-            csd: *const (),
-        ) -> Result<(), CallError> {
-            // SAFETY: the address of the pinned descriptor below, which outlives its posts: its
-            // scope's body waits for the last of them.
-            let csd = unsafe { Pin::new_unchecked(&*csd.cast::<Csd<F>>()) };
-            s.post_csd(cpu, csd)
-        }
-        fn poster<L: Lab<W, D>, F: Fn() + Copy + Send + 'static, const W: usize, const D: usize>(
-            _: &Csd<F>,
-        ) -> Post<L, W, D> {
-            post_again::<L, F, W, D>
-        }
-        let again = Again {
-            csd: AtomicPtr::new(core::ptr::null_mut()),
-            post: AtomicUsize::new(0),
+        let first = self.other(0);
+        let second = self.others().iter().nth(1);
+        let chain = Chain {
+            again: Again::new(),
             left: AtomicU32::new(200),
-            targets: [
-                self.other(0),
-                self.others().iter().nth(1).unwrap_or(self.other(0)),
-            ],
+            targets: [first, second.unwrap_or(first)],
             refused: AtomicU32::new(0),
         };
-        let rounds = u64::from(again.left.load(Ordering::Relaxed)) + 1;
-        self.scope(again, |s| {
-            let csd = pin!(s.csd(|s: &In<L, W, D>| {
-                // ORDERING: Relaxed — one thread of control: each run is posted by the one before.
-                let left = s.state.left.load(Ordering::Relaxed);
-                if left == 0 {
-                    return;
-                }
-                s.state.left.store(left - 1, Ordering::Relaxed);
-                // SAFETY: stored below from a function pointer of this type.
-                let post = unsafe {
-                    core::mem::transmute::<usize, Post<L, W, D>>(
-                        s.state.post.load(Ordering::Relaxed),
-                    )
-                };
-                let csd = s.state.csd.load(Ordering::Relaxed);
-                let here = s.smp().current_cpu();
-                // Back to the CPU that runs it would run inline, over and over: to the other one,
-                // or the same if there are but two and the case is on one of them.
-                let target = s.state.targets.into_iter().find(|&cpu| Some(cpu) != here);
-                let Some(target) = target else { return };
-                let refused = post(s, target, csd).is_err();
-                s.state
-                    .refused
-                    .fetch_add(u32::from(refused), Ordering::Relaxed);
-            }));
-            let csd = csd.as_ref();
-            let post = poster::<L, _, W, D>(csd.get_ref());
-            s.state.csd.store(
-                core::ptr::from_ref(csd.get_ref()).cast_mut().cast(),
-                Ordering::Relaxed,
-            );
-            s.state.post.store(post as usize, Ordering::Relaxed);
-            let two = s.state.targets[0] != s.state.targets[1];
-            s.post_csd(s.state.targets[0], csd).or_fail("post_csd")?;
-            let wanted = if two { rounds } else { 1 };
+        // To the CPU that runs it, it would run inline, over and over: a single target ends it.
+        let wanted = if second.is_some() { 201 } else { 1 };
+        self.scope(chain, |s| {
+            let csd = pin!(s.csd(Self::run_again));
+            s.state.again.arm(self.smp(), csd.as_ref());
+            s.post_csd(first, csd.as_ref()).or_fail("post_csd")?;
             self.wait("the descriptor ended its chain", || s.ran() >= wanted)?;
             ensure_eq!(s.ran(), wanted, "runs of a descriptor that posts itself");
-            ensure_eq!(
-                s.state.refused.load(Ordering::Relaxed),
-                0,
-                "posts of itself refused"
-            );
+            // ORDERING: Relaxed — `ran` ordered it.
+            let refused = s.state.refused.load(Ordering::Relaxed);
+            ensure_eq!(refused, 0, "posts of itself that were refused");
             Ok(())
         })
+    }
+
+    /// The function of a descriptor that posts itself, to and fro between two CPUs.
+    fn run_again(s: &Scope<L, Chain, W, D>) {
+        let Chain {
+            again,
+            left,
+            targets,
+            refused,
+        } = &s.state;
+        let here = s.smp().current_cpu();
+        let Some(next) = targets.iter().find(|&&cpu| Some(cpu) != here) else {
+            return;
+        };
+        // ORDERING: Relaxed — one thread of control: each run is posted by the one before.
+        let more = left.load(Ordering::Relaxed);
+        if more == 0 {
+            return;
+        }
+        left.store(more - 1, Ordering::Relaxed);
+        // SAFETY: 1 — armed with this instance; 2 — the case waits for the last run before the
+        // descriptor goes.
+        let post = || unsafe { again.post(s.smp(), *next) };
+        let posted = s.hand_out(post, |result| u64::from(result.is_ok()));
+        refused.fetch_add(u32::from(posted.is_err()), Ordering::Relaxed);
     }
 
     /// Several CPUs post one descriptor to one target: what was accepted runs, nothing else.
@@ -195,7 +164,10 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
             let slot = unsafe { &*slot.cast::<Slot<fn()>>() };
             // SAFETY: the descriptor has left its queue, and only this function uses the storage.
             unsafe {
-                core::ptr::write_bytes(slot.csd.get().cast::<u8>(), 0xa5, size_of::<Csd<fn()>>())
+                slot.csd
+                    .get()
+                    .cast::<u8>()
+                    .write_bytes(0xa5, size_of::<Csd<fn()>>());
             };
         }
         struct Storage(Slot<fn()>);
@@ -229,38 +201,27 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
             assert!(
                 size_of::<Csd<F>>() <= size_of::<Csd<fn()>>(),
                 "the storage is too small"
-            )
+            );
         };
         // SAFETY: the storage is large enough and aligned alike (both begin with pointers), and free.
         unsafe { slot.write(csd) };
-        // SAFETY: it stays there until its callback ends it; never dropped, never moved.
-        unsafe { Pin::new_unchecked(&*slot) }
+        // SAFETY: written just now, and alive until its callback ends it.
+        let csd = unsafe { &*slot };
+        // SAFETY: never moved, never dropped.
+        unsafe { Pin::new_unchecked(csd) }
     }
 
     fn dropping_a_queued_descriptor_waits_until_it_was_taken(&self) -> Check {
         let target = self.other(0);
         for _ in 0..20 {
             self.scope((), |s| {
-                let stage = AtomicU32::new(0);
-                // ORDERING: Relaxed — stages of the case.
-                let member = |_| {
-                    self.smp().poll();
-                    let guard = self.smp().irqs_off();
-                    stage.store(1, Ordering::Relaxed);
-                    self.wait("the drop is near", || stage.load(Ordering::Relaxed) == 2)?;
-                    self.pause_ns(100_000);
-                    drop(guard);
-                    Ok(())
-                };
-                self.crew(&CpuMask::of(target), member, || {
-                    self.wait("the target is masked", || {
-                        stage.load(Ordering::Relaxed) == 1
-                    })?;
+                self.masked(&CpuMask::of(target), |mask| {
                     {
                         let csd = pin!(s.csd(|_| ()));
                         s.post_csd(target, csd.as_ref()).or_fail("post_csd")?;
-                        stage.store(2, Ordering::Relaxed);
+                        mask.let_go_at(self.now() + 100_000);
                     }
+                    ensure_eq!(mask.ended(), 1, "masks that had ended after the drop");
                     // The storage is free: whatever is written there now must not matter.
                     core::hint::black_box([0xa5_u8; 256]);
                     Ok(())

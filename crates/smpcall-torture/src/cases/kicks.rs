@@ -80,50 +80,32 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
     /// N broadcasts onto N masked CPUs: N kicks, not N times N (os_anchors 5.3, 13).
     fn simultaneous_broadcasts_send_at_most_one_kick_to_each_target(&self) -> Check {
         let all = self.some_cpus(CREW);
-        let half = all.len() / 2;
-        let me = self.me();
-        let targets: CpuMask<W> = all
-            .iter()
-            .filter(|&cpu| Some(cpu) != me)
-            .take(half)
-            .collect();
-        let sources = all.and_not(&targets);
-        let (masked, here, near) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
-        let (before, worst) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
-        let ran = AtomicU64::new(0);
-        // ORDERING: Relaxed — stages of the case.
+        let (me, half) = (self.me(), all.len() / 2);
+        let targets = all.iter().filter(|&cpu| Some(cpu) != me);
+        let targets: CpuMask<W> = targets.take(half).collect();
+        let stages = [const { AtomicU32::new(0) }; 3];
+        let [masked, near, looked] = &stages;
+        let (before, worst) = (AtomicU64::new(0), AtomicU64::new(0));
+        // ORDERING: Relaxed, all of them — stages and figures of the case.
         let hold = || {
             self.smp().poll();
             let guard = self.smp().irqs_off();
-            masked.fetch_add(1, Ordering::Relaxed);
-            let sources = sources.len() as u32;
-            self.wait("all are about to call", || {
-                near.load(Ordering::Relaxed) == sources
-            })?;
+            // Making the crew act takes wake-ups as well: they are over when all are here.
+            self.meet("all are here", masked, all.len())?;
+            before.store(self.lab().kicks(), Ordering::Relaxed);
+            self.meet("all are about to call", near, all.len())?;
             self.pause_ns(2_000_000);
-            let sent = self
-                .lab()
-                .kicks()
-                .saturating_sub(before.load(Ordering::Relaxed));
+            let sent = self.lab().kicks() - before.load(Ordering::Relaxed);
             worst.fetch_max(sent, Ordering::Relaxed);
-            // All look before the first lets go: what a CPU that drains is kicked for is not asked.
-            masked.fetch_add(1, Ordering::Relaxed);
-            let both = 2 * targets.len() as u32;
-            self.wait("all have looked", || masked.load(Ordering::Relaxed) == both)?;
+            // All look before the first lets go: a CPU that drains may be kicked again.
+            self.meet("all have looked", looked, targets.len())?;
             drop(guard);
             Ok(())
         };
+        let ran = AtomicU64::new(0);
         let call = || {
-            let held = targets.len() as u32;
-            self.wait("the targets are masked", || {
-                masked.load(Ordering::Relaxed) >= held
-            })?;
-            // Making the crew act takes wake-ups as well: they are over when all are here.
-            here.fetch_add(1, Ordering::Relaxed);
-            let all = sources.len() as u32;
-            self.wait("all are here", || here.load(Ordering::Relaxed) == all)?;
-            before.fetch_min(self.lab().kicks(), Ordering::Relaxed);
-            near.fetch_add(1, Ordering::Relaxed);
+            self.meet("all are here", masked, all.len())?;
+            self.meet("all are about to call", near, all.len())?;
             let count = |_| {
                 ran.fetch_add(1, Ordering::Relaxed);
             };
@@ -131,23 +113,17 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
             ensure_eq!(set, targets, "CPUs that ran it");
             Ok(())
         };
-        self.together(&all, |cpu| {
-            if targets.contains(cpu) {
-                hold()
-            } else {
-                call()
-            }
+        self.together(&all, |cpu| match targets.contains(cpu) {
+            true => hold(),
+            false => call(),
         })?;
         let (sent, most) = (worst.load(Ordering::Relaxed), targets.len() as u64);
         ensure!(
             sent <= most,
             "{sent} kicks for broadcasts to {most} masked CPUs"
         );
-        ensure_eq!(
-            ran.load(Ordering::Relaxed),
-            most * sources.len() as u64,
-            "runs"
-        );
+        let sources = (all.len() - targets.len()) as u64;
+        ensure_eq!(ran.load(Ordering::Relaxed), most * sources, "runs");
         Ok(())
     }
 
@@ -165,30 +141,15 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
     fn kick_all_cpus_sync_waits_for_a_masked_cpu(&self) -> Check {
         let target = self.other(0);
         for _ in 0..5 {
-            let stage = AtomicU32::new(0);
-            // ORDERING: Relaxed — stages of the case; 3 is stored before the mask ends.
-            let member = |_| {
-                self.smp().poll();
-                let guard = self.smp().irqs_off();
-                stage.store(1, Ordering::Relaxed);
-                self.wait("the kick is near", || stage.load(Ordering::Relaxed) == 2)?;
-                self.pause_ns(500_000);
-                stage.store(3, Ordering::Relaxed);
-                drop(guard);
-                Ok(())
-            };
-            self.crew(&CpuMask::of(target), member, || {
-                self.wait("the target is masked", || {
-                    stage.load(Ordering::Relaxed) == 1
-                })?;
-                stage.store(2, Ordering::Relaxed);
+            self.masked(&CpuMask::of(target), |mask| {
+                mask.let_go_at(self.now() + 500_000);
                 self.smp()
                     .kick_all_cpus_sync()
                     .or_fail("kick_all_cpus_sync")?;
                 ensure_eq!(
-                    stage.load(Ordering::Relaxed),
-                    3,
-                    "the stage when the kick returned"
+                    mask.ended(),
+                    1,
+                    "masks that had ended when the kick returned"
                 );
                 Ok(())
             })?;

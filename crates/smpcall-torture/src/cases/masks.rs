@@ -27,7 +27,6 @@ case_list! {
     2 Nothing the_local_run_overlaps_the_remote_ones,
     1 Nothing results_per_cpu_go_to_the_callers_storage,
     1 Nothing posted_masks_run_on_exactly_their_cpus,
-    2 Nothing broadcasts_borrow_the_callers_stack_both_ways,
 }
 
 /// Which CPUs ran, and how often one ran where it should not, twice, or with the wrong id.
@@ -382,28 +381,5 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
         ensure_eq!(full, CpuMask::EMPTY, "CPUs with a full lane after {what}");
         self.wait("the posts ran", || s.ran() == before + posted.len() as u64)?;
         s.state.check(what, &posted, wanted)
-    }
-
-    fn broadcasts_borrow_the_callers_stack_both_ways(&self) -> Check {
-        let mut input = [0_u64; 16];
-        for round in 1..=100_u64 {
-            input.fill(round);
-            let (wrong, sum) = (AtomicU32::new(0), AtomicU64::new(0));
-            let f = |_| {
-                let right = input.iter().all(|&word| word == round);
-                // ORDERING: Relaxed — the broadcast orders it.
-                wrong.fetch_add(u32::from(!right), Ordering::Relaxed);
-                sum.fetch_add(round, Ordering::Relaxed);
-            };
-            let ran = self.smp().on_each_cpu(f).or_fail("on_each_cpu")?;
-            ensure_eq!(wrong.load(Ordering::Relaxed), 0, "CPUs that saw old words");
-            let wanted = round * ran.len() as u64;
-            ensure_eq!(
-                sum.load(Ordering::Relaxed),
-                wanted,
-                "what came back in round {round}"
-            );
-        }
-        Ok(())
     }
 }

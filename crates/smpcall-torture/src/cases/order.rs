@@ -156,36 +156,23 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
     /// first (os_anchors 5.3, 12). The target may let go too early for that, so there are many rounds.
     fn a_waited_call_overtakes_posts_in_the_same_drain(&self) -> Check {
         let target = self.other(0);
-        for round in 0..100_u64 {
-            let overtook = self.scope((), |s| {
+        for round in 1..=100_u64 {
+            let ahead = self.scope((), |s| {
                 let ahead = AtomicU64::new(u64::MAX);
-                let calling = AtomicU32::new(0);
-                let member = |_| {
-                    self.smp().poll();
-                    let guard = self.smp().irqs_off();
-                    // ORDERING: Relaxed — stages of the case.
-                    calling.store(1, Ordering::Relaxed);
-                    self.wait("the call is near", || calling.load(Ordering::Relaxed) == 2)?;
-                    self.pause_ns(200_000 * (round + 1));
-                    drop(guard);
-                    Ok(())
-                };
-                self.crew(&CpuMask::of(target), member, || {
-                    self.wait("the target is masked", || {
-                        calling.load(Ordering::Relaxed) == 1
-                    })?;
+                self.masked(&CpuMask::of(target), |mask| {
                     for _ in 0..4 {
                         s.post(target, |_| ()).or_fail("post")?;
                     }
                     ensure_eq!(s.ran(), 0, "posts that ran on a masked CPU");
-                    calling.store(2, Ordering::Relaxed);
+                    mask.let_go_at(self.now() + 200_000 * round);
+                    // ORDERING: Relaxed — the call orders it.
                     let look = || ahead.store(s.ran(), Ordering::Relaxed);
                     self.smp().call(target, look).or_fail("call")
                 })?;
                 self.wait("the posts ran", || s.ran() == 4)?;
-                Ok(ahead.load(Ordering::Relaxed) == 0)
+                Ok(ahead.load(Ordering::Relaxed))
             })?;
-            if overtook {
+            if ahead == 0 {
                 return Ok(());
             }
         }

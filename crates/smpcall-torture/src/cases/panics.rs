@@ -1,4 +1,8 @@
 //! Panics of called functions, where the platform catches them.
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "panics are what these cases are about"
+)]
 
 use core::pin::pin;
 use core::sync::atomic::{AtomicU32, Ordering};

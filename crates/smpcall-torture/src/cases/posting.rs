@@ -108,24 +108,12 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
     fn post_wait_waits_for_room(&self) -> Check {
         let target = self.other(0);
         self.scope((), |s| {
-            let stage = AtomicU32::new(0);
-            // ORDERING: Relaxed — stages of the case.
-            let member = |_| {
-                self.smp().poll();
-                let guard = self.smp().irqs_off();
-                stage.store(1, Ordering::Relaxed);
-                self.wait("the lane is full", || stage.load(Ordering::Relaxed) == 2)?;
-                self.pause_ns(1_000_000);
-                drop(guard);
-                Ok(())
-            };
-            self.crew(&CpuMask::of(target), member, || {
-                self.wait("the target is masked", || {
-                    stage.load(Ordering::Relaxed) == 1
-                })?;
+            self.masked(&CpuMask::of(target), |mask| {
                 self.fill(s, target)?;
-                stage.store(2, Ordering::Relaxed);
-                s.post_wait(target, |_| ()).or_fail("post_wait")
+                mask.let_go_at(self.now() + 1_000_000);
+                s.post_wait(target, |_| ()).or_fail("post_wait")?;
+                ensure_eq!(mask.ended(), 1, "masks that had ended when there was room");
+                Ok(())
             })?;
             self.wait("all posts ran", || s.ran() == D as u64 + 1)
         })

@@ -91,7 +91,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
             let count = || ran.fetch_add(u64::from(self.handled_by(target)), Ordering::Relaxed);
             let accepted = if n % 2 == 0 {
                 self.smp()
-                    .call(target, || count())
+                    .call(target, count)
                     .map_err(|refused| refused.error)
             } else {
                 let more = move || large.iter().sum::<u64>() - 16;

@@ -42,7 +42,7 @@ pub enum Fault {
 pub const FAULTS: usize = 9;
 
 /// Their names, in the order of their numbers.
-pub const FAULT_NAMES: [&str; FAULTS] = [
+pub(crate) const FAULT_NAMES: [&str; FAULTS] = [
     "wrong_cpu",
     "order",
     "memory_in",
@@ -219,6 +219,10 @@ impl<const W: usize> Room<W> {
     }
 
     /// Notes a fault, unless all is right.
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "the condition that is checked, as of `assert!`"
+    )]
     pub(crate) fn check(&self, right: bool, fault: Fault) {
         if !right {
             // ORDERING: Relaxed — a statistic.

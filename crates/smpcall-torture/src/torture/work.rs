@@ -175,7 +175,7 @@ struct Doing<'a, 'r, L, const W: usize, const D: usize> {
     turn: Turn,
 }
 
-impl<'a, 'r, L: Lab<W, D>, const W: usize, const D: usize> Doing<'a, 'r, L, W, D> {
+impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
     fn smp(&self) -> &smpcall::Smp<L::P, W, D> {
         self.runner.smp()
     }
