@@ -172,12 +172,17 @@ impl Bell {
 
     /// Owner: (7). After it the owner drains everything one last time.
     pub(crate) fn close(&self) {
-        // ORDERING: AcqRel — Acquire sees what every ringer so far has published (E7), Release
-        // publishes what has been run to those who find the bell closed (E9).
-        self.0.swap(CLOSED, ord!("e9_close_relaxed", AcqRel));
-        // Orders the closing before the owner's last look at its mailboxes: a source that rang nobody
-        // because it saw `POLLING` is seen (E8). An exchange alone does not order a later load.
+        self.shut();
+        // Acquires what every ringer so far has published (E7), and orders the closing before the
+        // owner's last look at its mailboxes: a source that rang nobody because it saw `POLLING` is
+        // seen (E8). An exchange alone does not order a later load.
         full_fence!("e8_close_fence");
+    }
+
+    /// The exchange of [`Self::close`].
+    fn shut(&self) {
+        // ORDERING: Release — publishes what has been run to those who find the bell closed (E9).
+        self.0.swap(CLOSED, ord!("e9_close_relaxed", Release));
     }
 
     /// The word itself, for the platform's futex (E18).

@@ -164,6 +164,25 @@ fn e7_a_ring_on_a_rung_bell_is_not_lost() {
 }
 
 #[test]
+fn e7_what_was_rung_for_is_seen_by_the_close() {
+    model(|| {
+        let world = World::new(QUIET);
+        let source = thread::spawn({
+            let world = world.clone();
+            move || {
+                world.publish();
+                world.bell.ring() == Ring::Closed && world.mail.retract()
+            }
+        });
+        world.bell.close();
+        // SAFETY: 1 — the model's one target.
+        unsafe { world.mail.claim_and_serve(&world.platform.context(0)) };
+        let retracted = source.join().unwrap();
+        assert!(retracted || world.mail.is_done(), "the call waits for ever");
+    });
+}
+
+#[test]
 fn two_rings_of_a_quiet_cpu_kick_once() {
     model(|| {
         let world = World::new(QUIET);
@@ -240,7 +259,9 @@ fn e9_who_finds_the_bell_closed_sees_what_ran_before() {
             }
         });
         world.ran.set(1);
-        world.bell.close();
+        // Without the fence of `close`: loom does not stop a thread between an exchange and a fence
+        // after it, so that the fence would hide what the exchange alone must publish.
+        world.bell.shut();
         sender.join().unwrap();
         assert_eq!(world.bell.look(), CLOSED);
     });

@@ -7,7 +7,7 @@ use loom::thread;
 use super::{Broadcast, Requests};
 use crate::cpu::{CpuId, CpuMask};
 use crate::queue::Context;
-use crate::testing::{Loom, Plain, model};
+use crate::testing::{Loom, Plain, large_model};
 
 /// Two CPUs' records and request bits, and what the functions write.
 struct World {
@@ -84,7 +84,7 @@ impl World {
 fn e12_a_request_publishes_its_record_even_under_another_summary() {
     // Two sources: the summary bit that a target finds may be the one's and the request bit the
     // other's, so the summary alone would not do.
-    model(|| {
+    large_model(|| {
         let world = World::new();
         let other = thread::spawn({
             let world = world.clone();
@@ -103,7 +103,7 @@ fn e12_a_request_publishes_its_record_even_under_another_summary() {
 
 #[test]
 fn e13_the_source_sees_what_both_targets_wrote() {
-    model(|| {
+    large_model(|| {
         let world = World::new();
         world.request(0, &[0, 1]);
         // Requested before the targets start, which look once: three spinning threads would take
@@ -121,7 +121,7 @@ fn e13_the_source_sees_what_both_targets_wrote() {
 
 #[test]
 fn e13_a_record_is_free_for_the_next_broadcast_when_it_is_done() {
-    model(|| {
+    large_model(|| {
         let world = World::new();
         let target = thread::spawn({
             let world = world.clone();
@@ -138,7 +138,7 @@ fn e13_a_record_is_free_for_the_next_broadcast_when_it_is_done() {
 
 #[test]
 fn a_request_is_either_retracted_or_run() {
-    model(|| {
+    large_model(|| {
         let world = World::new();
         let target = thread::spawn({
             let world = world.clone();

@@ -131,6 +131,26 @@ fn e3_a_dropped_descriptor_waits_for_its_target() {
 }
 
 #[test]
+fn e3_who_finds_a_descriptor_free_has_it_back() {
+    model(|| {
+        let world = World::new();
+        let at = At(Arc::as_ptr(&world));
+        let csd = Csd::new(move || at.count());
+        assert!(post(&csd, &world));
+        let target = thread::spawn({
+            let world = world.clone();
+            move || world.run_until(1)
+        });
+        while csd.is_queued() {
+            thread::yield_now();
+        }
+        // SAFETY: 1 — free, so ours: loom sees to it.
+        unsafe { csd.node.set_run(|_, _| {}) };
+        target.join().unwrap();
+    });
+}
+
+#[test]
 fn e2_a_called_descriptor_hands_back_what_its_function_wrote() {
     model(|| {
         let world = World::new();

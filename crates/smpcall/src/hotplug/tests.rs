@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use super::{ARRIVED, DEAD, LEAVING, OFFLINE, ONLINE, STARTING};
+use super::{ARRIVED, CpuCallbacks, DEAD, LEAVING, OFFLINE, ONLINE, STARTING};
 use crate::cpu::{CpuId, CpuMask};
 use crate::csd::Csd;
 use crate::error::CallError;
+use crate::sync::{AtomicU32, Ordering};
 use crate::testing::{Plain, Small, become_cpu, large_model, model, small};
 
 const ZERO: CpuId = CpuId::new(0);
@@ -309,6 +310,48 @@ fn e17_the_lock_hands_on_what_its_holders_wrote() {
         }
         other.join().unwrap();
         assert_eq!(world.runs.get(), 2);
+    });
+}
+
+#[test]
+fn e17_who_sees_callbacks_sees_what_was_done_before_they_were_registered() {
+    static CALLBACKS: CpuCallbacks = CpuCallbacks::NONE;
+    model(|| {
+        let world = World::new(&[]);
+        let other = world.cpu(1, |world| {
+            world.runs.set(1);
+            world.smp.register(&CALLBACKS).unwrap();
+        });
+        if world.smp.hotplug.callbacks().next().is_some() {
+            assert_eq!(world.runs.get(), 1);
+        }
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn e22_a_cpu_that_comes_online_beside_a_kick_sees_what_was_stored_before() {
+    large_model(|| {
+        let world = World::new(&[0]);
+        let stored = Arc::new((AtomicU32::new(0), AtomicU32::new(0)));
+        let comer = world.cpu(1, {
+            let stored = stored.clone();
+            move |world| {
+                world.smp.open_cpu(ONE);
+                let seen = stored.0.load(Ordering::Relaxed);
+                while stored.1.load(Ordering::Relaxed) == 0 {
+                    world.smp.poll();
+                    thread::yield_now();
+                }
+                seen
+            }
+        });
+        become_cpu(0);
+        stored.0.store(1, Ordering::Relaxed);
+        let kicked = world.smp.kick_all_cpus_sync().unwrap();
+        stored.1.store(1, Ordering::Relaxed);
+        let seen = comer.join().unwrap();
+        assert!(seen == 1 || kicked.contains(ONE), "neither told nor kicked");
     });
 }
 
