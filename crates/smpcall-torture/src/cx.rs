@@ -129,8 +129,10 @@ impl<'l, L: Lab<W, D>, const W: usize, const D: usize> Cx<'l, L, W, D> {
     /// Waits until `done`, whatever failed, for at most `limit_ns`; answers whether it is.
     pub(crate) fn wait_at_most(&self, limit_ns: u64, done: impl Fn() -> bool) -> bool {
         let start = self.now();
+        let mut spins = 0_u32;
         while !done() {
-            self.turn(0);
+            self.turn(spins);
+            spins = spins.saturating_add(1);
             if self.now().saturating_sub(start) > limit_ns {
                 return done();
             }
@@ -154,8 +156,10 @@ impl<'l, L: Lab<W, D>, const W: usize, const D: usize> Cx<'l, L, W, D> {
                 return Ended::GaveUp;
             }
             self.turn(spins);
-            spins = spins.wrapping_add(1);
-            if spins.is_multiple_of(16) && self.now().saturating_sub(start) > limit_ns {
+            spins = spins.saturating_add(1);
+            if (spins.is_multiple_of(16) || spins == u32::MAX)
+                && self.now().saturating_sub(start) > limit_ns
+            {
                 return Ended::Late;
             }
         }

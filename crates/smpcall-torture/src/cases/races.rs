@@ -24,7 +24,7 @@ case_list! {
 }
 
 /// How many times a target goes down and up in a case.
-const CYCLES: u32 = 15;
+const CYCLES: u32 = 10;
 
 /// What one function counts for its caller.
 type Runs = AtomicU64;
