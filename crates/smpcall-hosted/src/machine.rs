@@ -44,6 +44,13 @@ impl Inner {
         threads.push((cpu, thread));
     }
 
+    /// Has the thread that was this CPU last come to its end?
+    pub(crate) fn is_thread_gone(&self, cpu: CpuId) -> bool {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = threads.iter().filter(|(id, _)| *id == cpu);
+        own.all(|(_, thread)| thread.is_finished())
+    }
+
     /// Is the machine shutting down?
     pub(crate) fn is_stopping(&self) -> bool {
         // ORDERING: Acquire — pairs with the Release in `shut_down`; nothing else rides on it.

@@ -197,6 +197,11 @@ unsafe impl Platform for Hosted {
         thread::start(&inner, cpu)
     }
 
+    fn is_stopped(&self, cpu: CpuId) -> bool {
+        let inner = self.inner.get().and_then(Weak::upgrade);
+        inner.is_none_or(|inner| inner.is_thread_gone(cpu))
+    }
+
     fn catch<R>(&self, f: impl FnOnce() -> R) -> Result<R, Payload> {
         panic::catch_unwind(AssertUnwindSafe(f))
     }

@@ -24,6 +24,10 @@ pub(crate) fn start(inner: &Arc<Inner>, cpu: CpuId) -> Result<(), StartError> {
         .platform()
         .host_cpu_of(cpu)
         .ok_or(StartError::NoSuchCpu)?;
+    // A job that took its own CPU offline still is that CPU: there must be no second one.
+    if !inner.is_thread_gone(cpu) {
+        return Err(StartError::Refused(i64::from(libc::EBUSY)));
+    }
     let (pinned, answer) = mpsc::sync_channel(1);
     let machine = Arc::clone(inner);
     let thread = std::thread::Builder::new()
@@ -71,7 +75,12 @@ fn live(machine: &Inner, cpu: CpuId) {
 fn idle(machine: &Inner, cpu: CpuId) {
     let smp = &machine.smp;
     let wanted = || {
-        smp.is_asked_to_leave() || smp.has_tasks() || machine.has_jobs(cpu) || machine.is_stopping()
+        smp.is_asked_to_leave()
+            || smp.has_tasks()
+            || machine.has_jobs(cpu)
+            || machine.is_stopping()
+            // A job took the CPU offline.
+            || !smp.is_online(cpu)
     };
     smp.idle_enter();
     while !wanted() {
