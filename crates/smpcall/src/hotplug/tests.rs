@@ -330,7 +330,7 @@ fn e17_who_sees_callbacks_sees_what_was_done_before_they_were_registered() {
 }
 
 #[test]
-fn e22_a_cpu_that_comes_online_beside_a_kick_sees_what_was_stored_before() {
+fn e25_a_cpu_that_comes_online_beside_a_kick_sees_what_was_stored_before() {
     large_model(|| {
         let world = World::new(&[0]);
         let stored = Arc::new((AtomicU32::new(0), AtomicU32::new(0)));
