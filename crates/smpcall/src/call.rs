@@ -19,6 +19,7 @@ use crate::mailbox::Mailbox;
 use crate::platform::Platform;
 use crate::record::Record;
 use crate::smp::{Smp, Waiter};
+use crate::stall::{Running, Suspect, run_named};
 
 /// A source asks for a mailbox line after this many calls that found it owned by another.
 const MISSES_BEFORE_ASKING: u32 = 32;
@@ -172,7 +173,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             csd.unlock();
             return Err(self.refusal(cpu));
         }
-        self.wait_until(waiter, cpu, || csd.is_done());
+        let suspect = Suspect::running(cpu, csd.request());
+        self.wait_for(waiter, suspect, || csd.is_done());
         panicked
             .take()
             .map_or(Ok(()), |panic| self.platform.resume(panic))
@@ -187,12 +189,21 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// As [`Self::run_here`], with the panic for the caller to keep.
     #[inline]
-    pub(crate) fn catch_here<R>(&self, me: CpuId, f: impl FnOnce() -> R) -> Outcome<P, R> {
+    pub(crate) fn catch_here<R, F>(&self, me: CpuId, f: F) -> Outcome<P, R>
+    where
+        F: FnOnce() -> R,
+    {
         let were_on = self.platform.irqs_save();
         let local = &self.own(me).local;
         let before = local.in_handler();
         local.set_in_handler(true);
-        let outcome = self.platform.catch(f);
+        let running = self.platform.running(me);
+        // A called function that posts to its own CPU is what runs again afterwards.
+        let outer = running.map(Running::look);
+        let outcome = run_named::<P, F, R>(&self.platform, me, 0, f);
+        if let (Some(running), Some((function, request))) = (running, outer) {
+            running.set(function, request);
+        }
         local.set_in_handler(before);
         self.platform.irqs_restore(were_on);
         outcome
@@ -237,7 +248,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Marks the line as in use by this CPU's task context, if it is the CPU's own. `false` too in
     /// a context that interrupted a call by mailbox: the record serves it.
     #[inline]
-    fn begin_mail(&self, me: CpuId, cpu: CpuId, mailbox: &Mailbox) -> bool {
+    pub(crate) fn begin_mail(&self, me: CpuId, cpu: CpuId, mailbox: &Mailbox) -> bool {
         let local = &self.own(me).local;
         if local.mailing() != 0 {
             return false;
@@ -346,11 +357,13 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if !self.act(cpu, area, area.bell.ring_unless_polling()) && mailbox.retract() {
             return true;
         }
-        self.wait_until(waiter, cpu, || mailbox.is_done());
+        let suspect = Suspect::running(cpu, mailbox.request());
+        self.wait_for(waiter, suspect, || mailbox.is_done());
         false
     }
 
     /// The general path: a record on this stack, in the target's queue.
+    #[inline(never)]
     fn call_by_record<R, F>(
         &self,
         waiter: Waiter,
@@ -373,7 +386,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             }));
         }
         meanwhile();
-        self.wait_until(waiter, cpu, || record.is_done());
+        let suspect = Suspect::running(cpu, record.request());
+        self.wait_for(waiter, suspect, || record.is_done());
         // SAFETY: 1 — done.
         Ok(unsafe { record.into_outcome() })
     }

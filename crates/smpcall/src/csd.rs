@@ -24,6 +24,7 @@ use core::ptr::{self, NonNull};
 use crate::cpu::CpuId;
 use crate::platform::Platform;
 use crate::queue::{Closed, Context, Node, Queue};
+use crate::stall::run_named;
 use crate::sync::{AtomicU32, Ordering, UnsafeCell, loom_const_fn, ord};
 
 const FREE: u32 = 0;
@@ -101,12 +102,18 @@ impl<F> Csd<F> {
     /// Is it queued, or called and not finished? Another CPU may change the answer at once.
     pub fn is_queued(&self) -> bool {
         // ORDERING: Acquire — after a `false` the target's use of the descriptor is over (E3).
-        self.state.load(Ordering::Acquire) != FREE
+        self.state.load(ord!("e3_queued_relaxed", Acquire)) != FREE
     }
 
     /// The function.
     pub fn function(&self) -> &F {
         &self.function
+    }
+
+    /// The address that names the call, on both sides: the node's.
+    #[inline]
+    pub(crate) fn request(&self) -> usize {
+        ptr::from_ref(self).addr()
     }
 
     /// Sender: (1). `false`: it is queued.
@@ -213,7 +220,7 @@ unsafe fn run_posted<P: Platform, F: Fn() + Copy>(context: &Context, node: NonNu
     let function = csd.function;
     free(&csd.state);
     // SAFETY: 2 of `NodeFn` and of `push_post`.
-    unsafe { crate::post::run_and_report::<P>(context, function) };
+    unsafe { crate::post::run_and_report::<P, F>(context, node.addr().get(), function) };
 }
 
 /// Runs a called descriptor: run, free.
@@ -226,7 +233,8 @@ unsafe fn run_called<P: Platform, F: Fn()>(context: &Context, node: NonNull<Node
     let csd = unsafe { csd.as_ref() };
     // SAFETY: 2 of `NodeFn` and of `push_call`.
     let platform = unsafe { &*context.platform.cast::<P>() };
-    if let Err(panic) = platform.catch(|| (csd.function)()) {
+    let run = || (csd.function)();
+    if let Err(panic) = run_named::<P, F, ()>(platform, context.cpu, node.addr().get(), run) {
         // SAFETY: the descriptor is locked, so the waiter does not touch the cell.
         let slot = csd.attached.with(|attached| unsafe { *attached });
         // SAFETY: `push_call` stored the address of the waiter's `CsdPanic`, alive until `unlock`.

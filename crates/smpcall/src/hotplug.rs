@@ -23,12 +23,13 @@ use crate::cpu::{CpuId, CpuMask};
 use crate::csd::DropWait;
 use crate::error::{HotplugError, StartError};
 use crate::params::BootParams;
-use crate::platform::{Platform, Report};
+use crate::platform::{Platform, Report, StallCause};
 use crate::post;
 #[cfg(not(loom))]
 use crate::sleep;
 use crate::smp::{PER_WORD, Smp};
-use crate::sync::{AtomicPtr, AtomicU32, Ordering, loom_const_fn, ord};
+use crate::stall::{Suspect, Watch};
+use crate::sync::{AtomicPtr, AtomicU32, Ordering, full_fence, loom_const_fn, ord};
 
 const OFFLINE: u32 = 0;
 const PREPARING: u32 = 1;
@@ -164,7 +165,7 @@ impl<const W: usize> Hotplug<W> {
     fn callbacks(&self) -> impl DoubleEndedIterator<Item = &'static CpuCallbacks> {
         self.callbacks.iter().filter_map(|slot| {
             // ORDERING: Acquire — the callbacks were written before they were registered (E17).
-            let callbacks = slot.load(Ordering::Acquire);
+            let callbacks = slot.load(ord!("e17_callbacks_relaxed", Acquire));
             // SAFETY: only `register` stores here, from `&'static`.
             (!callbacks.is_null()).then(|| unsafe { &*callbacks.cast_const() })
         })
@@ -295,8 +296,13 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let new = ptr::from_ref(callbacks).cast_mut();
         let slot = self.hotplug.callbacks.iter().find(|slot| {
             // ORDERING: Release — publishes the callbacks; pairs with the Acquire of `callbacks` (E17).
-            slot.compare_exchange(ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed)
-                .is_ok()
+            slot.compare_exchange(
+                ptr::null_mut(),
+                new,
+                ord!("e17_register_relaxed", Release),
+                Ordering::Relaxed,
+            )
+            .is_ok()
         });
         slot.map(|_| ()).ok_or(HotplugError::TooManyCallbacks)
     }
@@ -403,6 +409,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         unsafe { area.drain_at_the_edge(&self.context(me), |source| self.own(source)) };
         area.local.set_in_handler(before);
         self.online.insert(me);
+        // Orders our being seen online before what we look at from here on: who stored something and
+        // kicks without us has stored it for us (E25).
+        full_fence!("e25_online_fence");
         self.hotplug.set(me, ONLINE);
     }
 
@@ -519,13 +528,24 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let me = self.platform.current_cpu();
         self.may_wait(me).map_err(HotplugError::Context)?;
         let waiter = self.waiter(me);
-        let mut spins = 0;
+        let mut watch = Watch::default();
         loop {
             if let Some(lock) = self.hotplug.try_lock() {
+                self.end_watch(waiter, &watch);
                 return Ok(lock);
             }
-            self.turn(waiter, spins);
-            spins += 1;
+            self.watched_turn(waiter, &mut watch, || self.who_changes());
+        }
+    }
+
+    /// Who holds up the lock of up and down: the CPU that is coming or going.
+    #[cold]
+    fn who_changes(&self) -> Suspect {
+        let changing = |cpu: &CpuId| !matches!(self.hotplug.look(*cpu), OFFLINE | ONLINE);
+        let culprit = self.possible.load().iter().find(changing);
+        Suspect {
+            cause: Some(StallCause::HoldsHotplug),
+            ..Suspect::running(culprit.unwrap_or(CpuId::new(0)), 0)
         }
     }
 

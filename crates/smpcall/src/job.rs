@@ -8,6 +8,7 @@ use core::mem::ManuallyDrop;
 use crate::mailbox::{MailFn, Payload};
 use crate::platform::Platform;
 use crate::queue::Context;
+use crate::stall::run_named;
 
 /// What running a closure gave: its result, or the panic that ended it.
 pub(crate) type Outcome<P, R> = Result<R, <P as Platform>::Panic>;
@@ -48,7 +49,7 @@ impl<F, O> Job<F, O> {
     }
 }
 
-/// Runs the closure in place and leaves the outcome.
+/// Runs the closure in place and leaves the outcome; `request` names the call in reports.
 ///
 /// # Safety
 /// 1. The job holds a closure and is nobody else's.
@@ -57,13 +58,19 @@ impl<F, O> Job<F, O> {
 pub(crate) unsafe fn run<P: Platform, F: FnOnce() -> R, R>(
     context: &Context,
     job: *mut Job<F, Outcome<P, R>>,
+    request: usize,
 ) {
     // SAFETY: 2.
     let platform = unsafe { &*context.platform.cast::<P>() };
     // SAFETY: 1.
     let closure = unsafe { Job::take_closure(job) };
     let outcome = Job {
-        outcome: ManuallyDrop::new(platform.catch(closure)),
+        outcome: ManuallyDrop::new(run_named::<P, F, R>(
+            platform,
+            context.cpu,
+            request,
+            closure,
+        )),
     };
     // SAFETY: 1 — the job is ours; the closure has moved out.
     unsafe { job.write(outcome) };
@@ -80,7 +87,7 @@ pub(crate) const fn in_line<F, O>() -> bool {
 /// As [`MailFn`].
 unsafe fn run_in_line<P: Platform, F: FnOnce() -> R, R>(context: &Context, payload: *mut Payload) {
     // SAFETY: 1, 2 of `MailFn` — the payload holds the job that was published with this function.
-    unsafe { run::<P, F, R>(context, payload.cast()) };
+    unsafe { run::<P, F, R>(context, payload.cast(), payload.addr()) };
 }
 
 /// Runs a job whose address is in the line.
@@ -94,7 +101,7 @@ unsafe fn run_by_address<P: Platform, F: FnOnce() -> R, R>(
     // SAFETY: 1 of `MailFn` — the payload holds the address of the caller's job.
     let job = unsafe { *payload.cast::<*mut Job<F, Outcome<P, R>>>() };
     // SAFETY: 1, 2 of `MailFn` — the caller keeps the job alive and untouched until the call is done.
-    unsafe { run::<P, F, R>(context, job) };
+    unsafe { run::<P, F, R>(context, job, payload.addr()) };
 }
 
 /// The function that runs a job of this type from a mailbox.

@@ -20,7 +20,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `smp.rs` | the instance; waiting |
-//! | `call.rs`, `post.rs`, `many.rs` | the send side |
+//! | `call.rs`, `post.rs`, `many.rs`, `fan_out.rs`, `post_many.rs` | the send side |
 //! | `interrupt.rs` | the receive side and the idle loop |
 //! | `sleep.rs` | work in a CPU's ordinary context |
 //! | `hotplug.rs`, `params.rs` | CPUs come and go; boot parameters |
@@ -37,16 +37,19 @@ mod call;
 mod cpu;
 mod csd;
 mod error;
+mod fan_out;
 mod guard;
 mod hotplug;
 mod interrupt;
 mod job;
 mod mailbox;
 mod many;
+mod panics;
 mod params;
 mod platform;
 mod pool;
 mod post;
+mod post_many;
 mod queue;
 mod record;
 mod sleep;
@@ -61,7 +64,8 @@ pub use csd::Csd;
 pub use error::{CallError, HotplugError, Refused, StartError};
 pub use guard::IrqsOff;
 pub use hotplug::{CpuCallbacks, CpuState};
-pub use many::PostManyError;
 pub use params::{BadParam, BootParams, Reason};
 pub use platform::{Platform, Report, Stall, StallCause};
+pub use post_many::PostManyError;
 pub use smp::Smp;
+pub use stall::Running;

@@ -129,6 +129,12 @@ impl Mailbox {
         self.call.load(ord!("e5_done_relaxed", Acquire)).is_null()
     }
 
+    /// The address that names a call in this line, on both sides.
+    #[inline]
+    pub(crate) fn request(&self) -> usize {
+        ptr::from_ref(self).addr() + core::mem::offset_of!(Self, payload)
+    }
+
     /// Source: takes the result out of the line after [`Self::is_done`], or the call back after
     /// [`Self::retract`].
     #[inline]

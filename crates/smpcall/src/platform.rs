@@ -10,6 +10,7 @@ use core::sync::atomic::AtomicU32;
 
 use crate::cpu::CpuId;
 use crate::error::{CallError, StartError};
+use crate::stall::Running;
 
 /// A system on which calls run.
 ///
@@ -145,6 +146,27 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     #[doc(alias = "csd_lock_timeout")]
     const STALL_LIMIT_NS: u64 = 5_000_000_000;
 
+    /// As [`STALL_LIMIT_NS`](Self::STALL_LIMIT_NS), which is the default, where it is known at run
+    /// time only. Asked by waits that have taken a thousand turns.
+    fn stall_limit_ns(&self) -> u64 {
+        Self::STALL_LIMIT_NS
+    }
+
+    /// After how long a reported wait is [`fatal`](Self::fatal), in nanoseconds; 0, the default,
+    /// never. It stops everything, and unwinds no waiter.
+    #[doc(alias = "panic_on_ipistall")]
+    fn stall_fatal_ns(&self) -> u64 {
+        0
+    }
+
+    /// Where it is kept what a CPU runs for others, so that a stall's report can name it. `None`,
+    /// the default, costs nothing; a [`Running`] costs two stores a call.
+    #[inline]
+    fn running(&self, cpu: CpuId) -> Option<&Running> {
+        let _ = cpu;
+        None
+    }
+
     /// Runs a called function and catches its panic.
     ///
     /// # Errors
@@ -186,6 +208,8 @@ pub enum Report<'a> {
     Recovered {
         /// The CPU that was waited for.
         cpu: CpuId,
+        /// Who waited; `None` for a thread that is no CPU.
+        waiter: Option<CpuId>,
         /// How long the wait took.
         waited_ns: u64,
     },
@@ -193,6 +217,7 @@ pub enum Report<'a> {
 
 /// A wait that takes long.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Stall<'a> {
     /// Who waits; `None` for a thread that is no CPU.
     pub waiter: Option<CpuId>,
@@ -202,6 +227,10 @@ pub struct Stall<'a> {
     pub waited_ns: u64,
     /// What the culprit does about it.
     pub cause: StallCause,
+    /// What the culprit runs for others, where the platform keeps it.
+    pub function: Option<&'a str>,
+    /// Is the culprit interrupted once more because of this report?
+    pub interrupted_again: bool,
     /// The caller that waits.
     pub caller: &'a core::panic::Location<'a>,
 }
@@ -212,10 +241,35 @@ pub struct Stall<'a> {
 pub enum StallCause {
     /// The culprit is running this request.
     ThisRequest,
-    /// The culprit is running an earlier request.
+    /// The culprit is running an earlier request, or a function of its own.
     EarlierRequest,
+    /// The culprit is running a request; the platform does not keep which.
+    SomeRequest,
     /// The culprit has not taken any call: interrupts off, or stuck outside.
     Unresponsive,
+    /// The culprit's lane has no room, and it takes no call out.
+    NoRoom,
+    /// The culprit is coming up or going down, and whoever does that holds the lock of hotplug.
+    HoldsHotplug,
+    /// The culprit takes part in another rendezvous, which must end first.
+    HoldsRendezvous,
+    /// The culprit has not come to this phase of the rendezvous.
+    BehindInRendezvous,
+}
+
+impl fmt::Display for StallCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ThisRequest => "is running this request",
+            Self::EarlierRequest => "is running an earlier request",
+            Self::SomeRequest => "is running a request",
+            Self::Unresponsive => "takes no calls",
+            Self::NoRoom => "has no room for another post",
+            Self::HoldsHotplug => "is coming up or going down",
+            Self::HoldsRendezvous => "takes part in another rendezvous",
+            Self::BehindInRendezvous => "is behind in the rendezvous",
+        })
+    }
 }
 
 impl fmt::Display for Report<'_> {
@@ -224,8 +278,17 @@ impl fmt::Display for Report<'_> {
             Self::BroughtUp { online } => write!(f, "Brought up {online} CPUs"),
             Self::FailedUp { cpu, error } => write!(f, "CPU {cpu} did not come up: {error}"),
             Self::Stall(stall) => stall.fmt(f),
-            Self::Recovered { cpu, waited_ns } => {
-                write!(f, "CPU {cpu} answered after {} ms", waited_ns / 1_000_000)
+            Self::Recovered {
+                cpu,
+                waiter,
+                waited_ns,
+            } => {
+                write!(
+                    f,
+                    "CPU {cpu} answered {} after {} ms",
+                    Who(*waiter),
+                    waited_ns / 1_000_000
+                )
             }
         }
     }
@@ -233,26 +296,40 @@ impl fmt::Display for Report<'_> {
 
 impl fmt::Display for Stall<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.waiter {
-            Some(waiter) => write!(f, "CPU {waiter}")?,
-            None => f.write_str("a foreign thread")?,
-        }
-        let cause = match self.cause {
-            StallCause::ThisRequest => "is running this request",
-            StallCause::EarlierRequest => "is running an earlier request",
-            StallCause::Unresponsive => "takes no calls",
-        };
         let Self {
+            waiter,
             culprit,
             waited_ns,
+            cause,
             caller,
             ..
         } = self;
+        let ms = waited_ns / 1_000_000;
         write!(
             f,
-            " has waited {} ms for CPU {culprit}, which {cause}; called from {caller}",
-            waited_ns / 1_000_000
-        )
+            "{} has waited {ms} ms for CPU {culprit}, which {cause}",
+            Who(*waiter)
+        )?;
+        if let Some(function) = self.function {
+            write!(f, ": `{function}`")?;
+        }
+        write!(f, "; called from {caller}")?;
+        if self.interrupted_again {
+            write!(f, "; CPU {culprit} is interrupted once more")?;
+        }
+        Ok(())
+    }
+}
+
+/// Who waits.
+struct Who(Option<CpuId>);
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(cpu) => write!(f, "CPU {cpu}"),
+            None => f.write_str("a foreign thread"),
+        }
     }
 }
 

@@ -12,11 +12,12 @@ use crate::cpu::{CpuId, CpuMask};
 use crate::csd::Csd;
 use crate::error::{CallError, Refused};
 use crate::guard::Pinned;
-use crate::platform::Platform;
+use crate::platform::{Platform, StallCause};
 use crate::pool::{self, PoolNode};
 use crate::queue::{Context, Node, NodeFn};
 use crate::record::Record;
 use crate::smp::Smp;
+use crate::stall::{Suspect, Watch, run_named};
 
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Runs `f` on `cpu` soon, and does not wait. On the calling CPU it runs inline at once.
@@ -57,21 +58,27 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         F: FnOnce() + Send + 'static,
     {
         let mut f = f;
-        let mut spins = 0;
+        let mut watch = Watch::default();
+        let suspect = Suspect {
+            cause: Some(StallCause::NoRoom),
+            ..Suspect::running(cpu, 0)
+        };
         loop {
             match self.post(cpu, f) {
                 Err(Refused {
                     error: CallError::Full { .. },
                     closure,
                 }) => f = closure,
-                other => return other,
+                other => {
+                    self.end_watch(self.waiter(self.platform.current_cpu()), &watch);
+                    return other;
+                }
             }
             let me = self.platform.current_cpu();
             if let Err(error) = self.may_wait(me) {
                 return Err(Refused::new(error, f));
             }
-            self.turn(self.waiter(me), spins);
-            spins += 1;
+            self.watched_turn(self.waiter(me), &mut watch, || suspect);
         }
     }
 
@@ -176,7 +183,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if !self.announce_waited(cpu, area, pushed) {
             return Err(self.refusal(cpu));
         }
-        self.wait_until(self.waiter(me), cpu, || record.is_done());
+        let suspect = Suspect::running(cpu, record.request());
+        self.wait_for(self.waiter(me), suspect, || record.is_done());
         Ok(())
     }
 
@@ -285,7 +293,7 @@ unsafe fn run_posted<P: Platform, F: FnOnce(), const W: usize, const D: usize>(
     // SAFETY: 1 — queued with this function, so it holds an `F`.
     let f = unsafe { take_out::<F, W, D>(context, node) };
     // SAFETY: 2 of `NodeFn`.
-    unsafe { run_and_report::<P>(context, f) };
+    unsafe { run_and_report::<P, F>(context, node.addr().get(), f) };
 }
 
 /// Runs a posted closure that wants to know where.
@@ -299,18 +307,22 @@ unsafe fn run_posted_with_id<P: Platform, F: FnOnce(CpuId), const W: usize, cons
     // SAFETY: 1 — queued with this function, so it holds an `F`.
     let f = unsafe { take_out::<F, W, D>(context, node) };
     // SAFETY: 2 of `NodeFn`.
-    unsafe { run_and_report::<P>(context, || f(context.cpu)) };
+    unsafe { run_and_report::<P, F>(context, node.addr().get(), || f(context.cpu)) };
 }
 
-/// Runs what was posted; a panic is reported, the CPU lives on.
+/// Runs what was posted; a panic is reported, the CPU lives on. `request` names it in reports.
 ///
 /// # Safety
 /// 1. The context's platform is a `P`.
 #[inline]
-pub(crate) unsafe fn run_and_report<P: Platform>(context: &Context, f: impl FnOnce()) {
+pub(crate) unsafe fn run_and_report<P: Platform, Name>(
+    context: &Context,
+    request: usize,
+    f: impl FnOnce(),
+) {
     // SAFETY: 1.
     let platform = unsafe { &*context.platform.cast::<P>() };
-    if let Err(panic) = platform.catch(f) {
+    if let Err(panic) = run_named::<P, Name, ()>(platform, context.cpu, request, f) {
         platform.report_panic(context.cpu, panic);
     }
 }

@@ -50,6 +50,12 @@ impl<F, O> Record<F, O> {
         self.done.load(ord!("e2_done_relaxed", Acquire)) != 0
     }
 
+    /// The address that names the call, on both sides: the node's.
+    #[inline]
+    pub(crate) fn request(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
     /// The closure of a record that was not queued.
     ///
     /// # Safety
@@ -159,7 +165,7 @@ unsafe fn run_record<P: Platform, F: FnOnce() -> R, R>(context: &Context, node: 
     // SAFETY: 1, 2 of `NodeFn` — queued with its closure, run once, with its owner's platform.
     record
         .job
-        .with_mut(|job| unsafe { job::run::<P, F, R>(context, job) });
+        .with_mut(|job| unsafe { job::run::<P, F, R>(context, job, node.addr().get()) });
     // ORDERING: Release — publishes the outcome; pairs with the Acquire in `is_done` (E2). The
     // record may be gone from here on.
     record.done.store(1, ord!("e2_store_relaxed", Release));

@@ -14,6 +14,7 @@ use crate::error::CallError;
 use crate::hotplug::Hotplug;
 use crate::platform::{self, Platform};
 use crate::queue::{Closed, Context};
+use crate::stall::{Suspect, Watch};
 use crate::sync::{AtomicU32, Ordering};
 
 /// How many CPUs a word stands for: few under loom, which pays for each atomic in each execution.
@@ -296,17 +297,16 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Waits until `done`, with what keeps the system going: serving, relaxing, reporting.
     #[inline]
     pub(crate) fn wait_until(&self, waiter: Waiter, culprit: CpuId, done: impl Fn() -> bool) {
-        let mut spins = 0_u32;
-        let mut stall = None;
+        self.wait_for(waiter, Suspect::running(culprit, 0), done);
+    }
+
+    /// As [`Self::wait_until`], for what was queued there.
+    #[inline]
+    pub(crate) fn wait_for(&self, waiter: Waiter, suspect: Suspect, done: impl Fn() -> bool) {
+        let mut watch = Watch::default();
         while !done() {
-            self.turn(waiter, spins);
-            spins = spins.saturating_add(1);
-            if spins > P::GRACE_SPINS && (spins % 1024 == 0 || spins == u32::MAX) {
-                self.check_stall(waiter, culprit, &mut stall);
-            }
+            self.watched_turn(waiter, &mut watch, || suspect);
         }
-        if let Some(stall) = stall {
-            self.announce_recovery(culprit, stall);
-        }
+        self.end_watch(waiter, &watch);
     }
 }

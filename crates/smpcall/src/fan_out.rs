@@ -1,0 +1,411 @@
+//! How a waited broadcast goes out and comes back.
+//!
+//! One remote target is a call; more get the source's mailbox lines there, one cache line each way and
+//! target; a target whose line another source owns gets the source's broadcast record. A
+//! thread that is no CPU has neither and queues stack records in batches. IPIs are collected and go
+//! out by multicast; the local run comes between sending and waiting.
+
+use core::mem::ManuallyDrop;
+use core::ptr;
+
+use crate::area::{MAILBOXES, MAILING_TO_ALL};
+use crate::bell::{self, Ring};
+use crate::broadcast::BroadcastFn;
+use crate::cpu::{CpuId, CpuMask, Crowd};
+use crate::job::Outcome;
+use crate::mailbox::{MailFn, Mailbox, Payload};
+use crate::panics::PanicSlot;
+use crate::platform::Platform;
+use crate::queue::Context;
+use crate::record::Record;
+use crate::smp::{Smp, Waiter};
+use crate::stall::{Suspect, run_named};
+
+/// How many records a foreign thread keeps on its stack at a time.
+const FOREIGN_BATCH: usize = 16;
+
+impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
+    /// Runs the function on the targets and `run_local` here, and waits. Takes those out of the
+    /// targets that turn out to be offline. `run_local` must not panic.
+    #[inline]
+    pub(crate) fn fan_out<F>(
+        &self,
+        waiter: Waiter,
+        targets: &mut CpuMask<W>,
+        shared: &mut Shared<F, P>,
+        run_local: impl FnOnce(&F, &PanicSlot<P>),
+    ) where
+        F: Fn(CpuId) + Sync,
+    {
+        match (targets.crowd(self.nr_words()), waiter.me) {
+            (Crowd::Nobody, _) => run_local(&shared.f, &shared.panics),
+            (Crowd::One(only), _) => {
+                if !self.fan_out_to_one(waiter, only, shared, run_local) {
+                    targets.remove(only);
+                }
+            }
+            (Crowd::Several, Some(me)) => self.broadcast(waiter, me, targets, shared, run_local),
+            (Crowd::Several, None) => {
+                run_local(&shared.f, &shared.panics);
+                *targets = self.queue_in_batches(waiter, targets, shared);
+            }
+        }
+    }
+
+    /// One remote CPU, with the local run beside it. `false`: it was offline.
+    #[inline]
+    fn fan_out_to_one<F>(
+        &self,
+        waiter: Waiter,
+        cpu: CpuId,
+        shared: &mut Shared<F, P>,
+        run_local: impl FnOnce(&F, &PanicSlot<P>),
+    ) -> bool
+    where
+        F: Fn(CpuId) + Sync,
+    {
+        if let Some(me) = waiter.me
+            && Payload::fits::<InLine<F, P>>()
+        {
+            let mailbox = &self.own(cpu).mail[me.index() % MAILBOXES];
+            if self.begin_mail(me, cpu, mailbox) {
+                return self.fan_out_in_line(waiter, me, cpu, mailbox, shared, run_local);
+            }
+        }
+        let Shared { f, panics } = &*shared;
+        let mut run_local = Some(run_local);
+        let meanwhile = || run_local.take().into_iter().for_each(|run| run(f, panics));
+        let ran = self.call_remote(waiter, cpu, move || f(cpu), meanwhile);
+        // A refused call has not run it.
+        run_local.into_iter().for_each(|run| run(f, panics));
+        if let Ok(Err(panic)) = ran {
+            panics.put(&self.platform, cpu, panic);
+            return true;
+        }
+        ran.is_ok()
+    }
+
+    /// One remote CPU by our mailbox line there, which is marked as in use. The function itself
+    /// travels in the line, so that the target need not fetch it from this stack; both CPUs
+    /// use it there.
+    fn fan_out_in_line<F>(
+        &self,
+        waiter: Waiter,
+        me: CpuId,
+        cpu: CpuId,
+        mailbox: &Mailbox,
+        shared: &mut Shared<F, P>,
+        run_local: impl FnOnce(&F, &PanicSlot<P>),
+    ) -> bool
+    where
+        F: Fn(CpuId) + Sync,
+    {
+        let area = self.own(cpu);
+        let run = run_in_line::<P, F>;
+        let panics = ptr::from_ref(&shared.panics);
+        let home = &raw mut shared.f;
+        let seen = area.bell.look();
+        let mut line = ptr::null_mut::<InLine<F, P>>();
+        // SAFETY: 1 — ours and marked; 2 — `run` expects an `InLine`, which stays until we waited.
+        unsafe {
+            mailbox.publish(run, |payload| {
+                line = payload.cast();
+                // The function moves out of `shared` and back below; nothing in between unwinds.
+                let f = ManuallyDrop::new(home.read());
+                line.write(InLine { f, panics });
+            });
+        }
+        let refused = seen != bell::POLLING
+            && !self.act(cpu, area, area.bell.ring_from(seen))
+            && mailbox.retract();
+        // SAFETY: the line holds the function until we move it back, and nobody writes it: the
+        // target too only borrows it.
+        run_local(unsafe { &(*line).f }, &shared.panics);
+        let refused = refused || self.wait_for_mail(waiter, cpu, area, mailbox);
+        // SAFETY: done or retracted: the function is ours alone again and moves back to its home.
+        mailbox.payload(|_| unsafe { home.write(ManuallyDrop::take(&mut (*line).f)) });
+        self.own(me).local.set_mailing(0);
+        !refused
+    }
+
+    /// Several remote CPUs, from a CPU: its mailbox lines there, and its broadcast record for the
+    /// targets whose line another source owns.
+    fn broadcast<F>(
+        &self,
+        waiter: Waiter,
+        me: CpuId,
+        targets: &mut CpuMask<W>,
+        shared: &Shared<F, P>,
+        run_local: impl FnOnce(&F, &PanicSlot<P>),
+    ) where
+        F: Fn(CpuId) + Sync,
+    {
+        let local = &self.own(me).local;
+        if local.mailing() != 0 {
+            // We interrupted a call of this CPU, whose lines and record are in use.
+            run_local(&shared.f, &shared.panics);
+            *targets = self.queue_in_batches(waiter, targets, shared);
+            return;
+        }
+        local.set_mailing(MAILING_TO_ALL);
+        let data: *const () = ptr::from_ref(shared).cast();
+        let mut out = FanOut {
+            ran: targets,
+            kicks: CpuMask::EMPTY,
+            kicked: 0,
+            any_rest: false,
+        };
+        let words = self.nr_words().min(W);
+        for w in 0..words {
+            for cpu in out.ran.in_word(w) {
+                self.mail(me, cpu, run_mailed::<P, F>, data, &mut out);
+            }
+        }
+        if out.any_rest {
+            self.request_rest(me, run_requested::<P, F>, data, &mut out);
+        }
+        self.kick(&out);
+        run_local(&shared.f, &shared.panics);
+        for w in 0..words {
+            for cpu in out.ran.in_word(w) {
+                let area = self.own(cpu);
+                let mailbox = &area.mail[me.index() % MAILBOXES];
+                // The line of a target that was requested instead is not ours.
+                if mailbox.is_owned_by(me.get()) && self.wait_for_mail(waiter, cpu, area, mailbox) {
+                    out.ran.remove(cpu);
+                }
+            }
+        }
+        if out.any_rest {
+            self.wait_for_rest(waiter, me, data.addr());
+        }
+        local.set_mailing(0);
+    }
+
+    /// Publishes a broadcast in our mailbox line of one target, if it is or becomes ours.
+    #[inline]
+    fn mail(&self, me: CpuId, cpu: CpuId, run: MailFn, data: *const (), out: &mut FanOut<'_, W>) {
+        let area = self.own(cpu);
+        let mailbox = &area.mail[me.index() % MAILBOXES];
+        if !mailbox.is_owned_by(me.get()) && !mailbox.try_own(me.get()) {
+            out.any_rest = true;
+            return;
+        }
+        // A target that is offline after all is found by the ring, and the call taken back.
+        let seen = area.bell.look();
+        // SAFETY: 1 — ours, idle after our last wait, and marked as in use; 2 — the data's address
+        // is what `run` expects, and `broadcast` waits before the data goes.
+        unsafe { mailbox.publish(run, |payload| payload.cast::<*const ()>().write(data)) };
+        if seen == bell::POLLING {
+            return;
+        }
+        match area.bell.ring_from(seen) {
+            Ring::Kick => out.kick(cpu),
+            Ring::Closed if mailbox.retract() => {
+                out.ran.remove(cpu);
+            }
+            other => {
+                self.act(cpu, area, other);
+            }
+        }
+    }
+
+    /// Requests a broadcast by our record from the targets whose line is not ours; takes those out
+    /// that are offline.
+    #[cold]
+    fn request_rest(&self, me: CpuId, run: BroadcastFn, data: *const (), out: &mut FanOut<'_, W>) {
+        let is_rest =
+            |cpu: &CpuId| !self.own(*cpu).mail[me.index() % MAILBOXES].is_owned_by(me.get());
+        let rest: CpuMask<W> = out.ran.iter().filter(is_rest).collect();
+        let record = &self.own(me).broadcast;
+        // SAFETY: 1 — we are this CPU's one broadcaster, marked, and the last one was waited for;
+        // 2 — `broadcast` waits before the data goes.
+        unsafe { record.prepare(run, data, &rest) };
+        for cpu in &rest {
+            let area = self.own(cpu);
+            area.requests.request(me);
+            match area.bell.ring() {
+                Ring::Kick => out.kick(cpu),
+                Ring::Closed if area.requests.retract(me) => {
+                    record.finish(cpu);
+                    out.ran.remove(cpu);
+                }
+                other => {
+                    self.act(cpu, area, other);
+                }
+            }
+        }
+    }
+
+    /// Waits until our record's targets have finished.
+    #[cold]
+    fn wait_for_rest(&self, waiter: Waiter, me: CpuId, request: usize) {
+        let record = &self.own(me).broadcast;
+        while !record.is_done() {
+            if let Some(cpu) = record.laggards().first() {
+                let suspect = Suspect::running(cpu, request);
+                self.wait_for(waiter, suspect, || !record.laggards().contains(cpu));
+            }
+        }
+    }
+
+    /// Sends the IPIs of a broadcast: one by one, or by multicast.
+    #[inline]
+    fn kick(&self, out: &FanOut<'_, W>) {
+        match (out.kicked, out.kicks.first()) {
+            (1, Some(only)) => self.platform.send_ipi(only),
+            (2.., _) => self.platform.send_ipi_mask(&out.kicks, out.kicked),
+            _ => {}
+        }
+    }
+
+    /// Several CPUs, from a thread that is none: records on this stack, a batch at a time.
+    #[cold]
+    fn queue_in_batches<F>(
+        &self,
+        waiter: Waiter,
+        targets: &CpuMask<W>,
+        shared: &Shared<F, P>,
+    ) -> CpuMask<W>
+    where
+        F: Fn(CpuId) + Sync,
+    {
+        let mut ran = CpuMask::EMPTY;
+        let mut rest = targets.iter();
+        loop {
+            let mut batch = [const { None }; FOREIGN_BATCH];
+            let mut queued = 0;
+            for cpu in rest.by_ref().take(FOREIGN_BATCH) {
+                let f = &shared.f;
+                batch[queued] = Some((cpu, Record::<_, Outcome<P, ()>>::new(move || f(cpu))));
+                queued += 1;
+            }
+            if queued == 0 {
+                return ran;
+            }
+            ran = ran.or(&self.run_batch(waiter, &batch[..queued]));
+            for (cpu, record) in batch.into_iter().flatten() {
+                if ran.contains(cpu)
+                    // SAFETY: 1 — `run_batch` waited for it.
+                    && let Err(panic) = unsafe { record.into_outcome() }
+                {
+                    shared.panics.put(&self.platform, cpu, panic);
+                }
+            }
+        }
+    }
+
+    /// Queues the records of a batch and waits for all that were accepted.
+    fn run_batch<F: FnOnce()>(
+        &self,
+        waiter: Waiter,
+        batch: &[Option<(CpuId, Record<F, Outcome<P, ()>>)>],
+    ) -> CpuMask<W> {
+        let mut ran = CpuMask::EMPTY;
+        for (cpu, record) in batch.iter().flatten() {
+            let area = self.own(*cpu);
+            // SAFETY: 1 — new, and waited for below, before the caller's borrow ends; 2 — our queue.
+            let pushed = unsafe { record.push::<P, ()>(&area.queues.waited) };
+            if self.announce_waited(*cpu, area, pushed) {
+                ran.insert(*cpu);
+            }
+        }
+        for (cpu, record) in batch.iter().flatten().filter(|(cpu, _)| ran.contains(*cpu)) {
+            let suspect = Suspect::running(*cpu, record.request());
+            self.wait_for(waiter, suspect, || record.is_done());
+        }
+        ran
+    }
+}
+
+/// What the CPUs of a broadcast share, on the caller's stack.
+pub(crate) struct Shared<F, P: Platform> {
+    /// The function.
+    pub(crate) f: F,
+    /// Where its panics go.
+    pub(crate) panics: PanicSlot<P>,
+}
+
+/// What a mailbox line carries of a broadcast to one CPU.
+#[repr(C)]
+struct InLine<F, P: Platform> {
+    f: ManuallyDrop<F>,
+    panics: *const PanicSlot<P>,
+}
+
+/// Where a broadcast goes.
+struct FanOut<'a, const W: usize> {
+    /// The targets, without those that turn out to be offline.
+    ran: &'a mut CpuMask<W>,
+    /// Those to be interrupted.
+    kicks: CpuMask<W>,
+    /// How many those are.
+    kicked: usize,
+    /// Is the line of some target another source's?
+    any_rest: bool,
+}
+
+impl<const W: usize> FanOut<'_, W> {
+    /// Notes a target to be interrupted.
+    #[inline]
+    fn kick(&mut self, cpu: CpuId) {
+        self.kicks.insert(cpu);
+        self.kicked += 1;
+    }
+}
+
+/// Runs a broadcast whose function is in the line.
+///
+/// # Safety
+/// As [`MailFn`].
+unsafe fn run_in_line<P: Platform, F: Fn(CpuId) + Sync>(context: &Context, payload: *mut Payload) {
+    // SAFETY: 1 of `MailFn` — published with this function; the source too only borrows it now.
+    let line = unsafe { &*payload.cast::<InLine<F, P>>() };
+    // SAFETY: 2 of `MailFn` — the context's platform.
+    let platform = unsafe { &*context.platform.cast::<P>() };
+    let run = || (line.f)(context.cpu);
+    if let Err(panic) = run_named::<P, F, ()>(platform, context.cpu, payload.addr(), run) {
+        // SAFETY: the slot is on the source's stack, where it waits for us.
+        unsafe { &*line.panics }.put(platform, context.cpu, panic);
+    }
+}
+
+/// Runs a broadcast that came by mailbox.
+///
+/// # Safety
+/// As [`MailFn`].
+unsafe fn run_mailed<P: Platform, F: Fn(CpuId) + Sync>(context: &Context, payload: *mut Payload) {
+    // SAFETY: 1 of `MailFn` — `mail` published the address of a `Shared` with this function.
+    let data = unsafe { *payload.cast::<*const ()>() };
+    // SAFETY: 1, 2 — as above, and our own context.
+    unsafe { run_shared::<P, F>(context, data, payload.addr()) };
+}
+
+/// Runs a broadcast that was requested.
+///
+/// # Safety
+/// As [`crate::broadcast::BroadcastFn`].
+unsafe fn run_requested<P: Platform, F: Fn(CpuId) + Sync>(context: &Context, data: *const ()) {
+    // SAFETY: as this function.
+    unsafe { run_shared::<P, F>(context, data, data.addr()) };
+}
+
+/// Runs a broadcast's function; `request` names it in reports.
+///
+/// # Safety
+/// As [`crate::broadcast::BroadcastFn`].
+#[inline]
+unsafe fn run_shared<P: Platform, F: Fn(CpuId) + Sync>(
+    context: &Context,
+    data: *const (),
+    request: usize,
+) {
+    // SAFETY: 1 of `BroadcastFn` — prepared with a `Shared` of this type, alive until we finish.
+    let shared = unsafe { &*data.cast::<Shared<F, P>>() };
+    // SAFETY: 2 of `BroadcastFn` — the context's platform.
+    let platform = unsafe { &*context.platform.cast::<P>() };
+    let run = || (shared.f)(context.cpu);
+    if let Err(panic) = run_named::<P, F, ()>(platform, context.cpu, request, run) {
+        shared.panics.put(platform, context.cpu, panic);
+    }
+}
