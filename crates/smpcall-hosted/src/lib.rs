@@ -18,6 +18,7 @@
 //! |---|---|
 //! | `machine.rs` | building, booting and shutting down; `spawn_on` |
 //! | `platform.rs` | [`Hosted`], the platform that the core runs on |
+//! | `stall.rs` | limits for waits, and what each CPU runs |
 //! | `thread.rs` | the life of a CPU's thread: pin, arrive, idle, leave |
 //! | `local.rs` | which CPU this thread is, and its soft interrupt flag |
 //! | `affinity.rs` | which CPUs the computer offers; pinning |
@@ -34,6 +35,7 @@ mod affinity;
 mod local;
 mod machine;
 mod platform;
+mod stall;
 mod thread;
 
 pub use affinity::{HostCpus, host_cpu};

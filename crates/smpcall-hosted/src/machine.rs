@@ -15,6 +15,7 @@ use smpcall::{CpuId, HotplugError};
 use crate::affinity::{self, HostCpus};
 use crate::local;
 use crate::platform::{self, Hosted, Payload, Reporter};
+use crate::stall::Limits;
 use crate::{BootParams, CallError, CpuMask, HostedSmp, WORDS};
 
 /// Work that runs long on a CPU, in its task context.
@@ -232,6 +233,7 @@ pub struct Builder {
     params: BootParams,
     poll_time: Duration,
     reporter: Reporter,
+    stalls: Limits,
 }
 
 impl fmt::Debug for Builder {
@@ -240,6 +242,7 @@ impl fmt::Debug for Builder {
             .field("cpus", &self.cpus)
             .field("params", &self.params)
             .field("poll_time", &self.poll_time)
+            .field("stalls", &self.stalls)
             .finish_non_exhaustive()
     }
 }
@@ -251,6 +254,7 @@ impl Default for Builder {
             params: BootParams::unlimited((64 * WORDS) as u32),
             poll_time: Duration::from_micros(25),
             reporter: Box::new(|report| eprintln!("smpcall: {report}")),
+            stalls: Limits::default(),
         }
     }
 }
@@ -294,6 +298,21 @@ impl Builder {
         self
     }
 
+    /// After how long a wait is reported with the CPU that holds it up; 5 seconds unless set, zero
+    /// for never.
+    #[must_use]
+    pub fn stall_limit(mut self, limit: Duration) -> Self {
+        self.stalls.report = limit;
+        self
+    }
+
+    /// After how long a reported wait ends the process; never unless set, zero for never.
+    #[must_use]
+    pub fn stall_abort(mut self, limit: Duration) -> Self {
+        self.stalls.abort = limit;
+        self
+    }
+
     /// Starts the CPUs.
     ///
     /// # Errors
@@ -302,6 +321,7 @@ impl Builder {
         let allowed = *HostCpus::allowed().map_err(BootError::Affinity)?.mask();
         let (present, host_cpus) = self.cpus.place(&allowed)?;
         let oversubscribed = present.len() > allowed.len();
+        let host_cpus_len = host_cpus.len();
         let platform = Hosted {
             inner: OnceLock::new(),
             host_cpus,
@@ -309,6 +329,7 @@ impl Builder {
             oversubscribed,
             reporter: self.reporter,
             epoch: Instant::now(),
+            stalls: self.stalls.keep(host_cpus_len),
             kicks: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
         };

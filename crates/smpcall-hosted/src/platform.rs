@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{OnceLock, Weak};
 use std::time::Instant;
 
-use smpcall::{CpuId, Platform, Report, StartError};
+use smpcall::{CpuId, Platform, Report, Running, StartError};
 
 use crate::local;
 use crate::machine::Inner;
+use crate::stall::Stalls;
 use crate::thread;
 
 /// What a caught panic carries.
@@ -68,6 +69,7 @@ pub struct Hosted {
     pub(crate) oversubscribed: bool,
     pub(crate) reporter: Reporter,
     pub(crate) epoch: Instant,
+    pub(crate) stalls: Stalls,
     pub(crate) kicks: AtomicU64,
     pub(crate) wakes: AtomicU64,
 }
@@ -177,6 +179,19 @@ unsafe impl Platform for Hosted {
         if spins >= SPINS_BEFORE_PAUSE || self.oversubscribed {
             self.relax_longer(spins);
         }
+    }
+
+    fn stall_limit_ns(&self) -> u64 {
+        self.stalls.limit_ns
+    }
+
+    fn stall_fatal_ns(&self) -> u64 {
+        self.stalls.fatal_ns
+    }
+
+    #[inline]
+    fn running(&self, cpu: CpuId) -> Option<&Running> {
+        self.stalls.running.get(cpu.index())
     }
 
     fn now_ns(&self) -> u64 {
