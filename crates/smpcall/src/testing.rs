@@ -33,6 +33,12 @@ pub(crate) fn large_model(f: impl Fn() + Sync + Send + 'static) {
     check(Some(PREEMPTIONS), f);
 }
 
+/// Checks a model of three CPUs of an instance: two preemptions, the least that a race needs, take a
+/// second, and three half a minute.
+pub(crate) fn largest_model(f: impl Fn() + Sync + Send + 'static) {
+    check(Some(2), f);
+}
+
 fn check(preemptions: Option<usize>, f: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(preemptions);

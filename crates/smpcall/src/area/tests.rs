@@ -1,4 +1,5 @@
 //! Loom models of a whole area that opens: E11 over mailbox, queue and request.
+#![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 
 use std::sync::Arc;
 
@@ -35,8 +36,10 @@ unsafe fn count(_context: &Context, data: *const ()) {
 /// # Safety
 /// As [`crate::mailbox::MailFn`]; the payload is the count's address.
 unsafe fn count_mail(_context: &Context, payload: *mut Payload) {
-    // SAFETY: 1 — published with this function, ours, alive as the world is.
-    unsafe { &**payload.cast::<*const Plain>() }.add(1);
+    // SAFETY: 1 — published with this function, ours.
+    let count = unsafe { *payload.cast::<*const Plain>() };
+    // SAFETY: 1 — alive as the world is.
+    unsafe { &*count }.add(1);
 }
 
 /// What a source that published came away with.
@@ -74,19 +77,19 @@ impl World {
         // SAFETY: 1, 2 — as above.
         unsafe {
             self.target
-                .drain_at_the_edge(&self.context(), |_| &self.source)
-        };
+                .drain_at_the_edge(&self.context(), |_| &self.source);
+        }
     }
 
     fn mail(&self) -> Fate {
         let mailbox = &self.target.mail[0];
         let count = &raw const self.runs;
+        let fill = |payload: *mut Payload| {
+            // SAFETY: an address fits the payload, which is ours now.
+            unsafe { payload.cast::<*const Plain>().write(count) };
+        };
         // SAFETY: 1 — one source; 2 — `count_mail` expects the address.
-        unsafe {
-            mailbox.publish(count_mail, |payload| {
-                payload.cast::<*const Plain>().write(count)
-            });
-        }
+        unsafe { mailbox.publish(count_mail, fill) };
         if self.target.bell.ring() == Ring::Closed && mailbox.retract() {
             Fate::Refused
         } else {
@@ -101,8 +104,8 @@ impl World {
         unsafe {
             self.source
                 .broadcast
-                .prepare(count, data, &CpuMask::of(target))
-        };
+                .prepare(count, data, &CpuMask::of(target));
+        }
         self.target.requests.request(source);
         if self.target.bell.ring() == Ring::Closed && self.target.requests.retract(source) {
             self.source.broadcast.finish(target);

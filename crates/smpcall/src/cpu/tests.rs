@@ -1,4 +1,5 @@
 //! CPU sets: word boundaries, the list form both ways, widths from 1 to 64 words; and E16 in loom.
+#![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 
 #[cfg(not(loom))]
 mod unit {

@@ -1,5 +1,6 @@
 //! Loom models of whole instances: calls of every kind against CPUs that leave and come back (E16,
 //! E17), two CPUs that call each other, and a broadcast to two targets.
+#![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 
 use core::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::cpu::{CpuId, CpuMask};
 use crate::csd::Csd;
 use crate::error::CallError;
 use crate::sync::{AtomicU32, Ordering};
-use crate::testing::{Plain, Small, become_cpu, large_model, model, small};
+use crate::testing::{Plain, Small, become_cpu, large_model, largest_model, model, small};
 
 const ZERO: CpuId = CpuId::new(0);
 const ONE: CpuId = CpuId::new(1);
@@ -64,16 +65,23 @@ impl World {
     }
 }
 
+/// Who calls: a CPU has mailbox lines, a foreign thread queues records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Cpu,
+    Foreign,
+}
+
 /// A caller against CPU 1 that leaves: the answer says whether the call was accepted.
 fn leaving_against(
-    caller_is_cpu: bool,
+    caller: Caller,
     leave: impl Fn(&World) + Sync + Send + Copy + 'static,
     call: impl Fn(&World) -> Result<(), CallError> + Sync + Send + Copy + 'static,
 ) {
     large_model(move || {
         let world = World::new(&[0, 1]);
         let leaver = world.cpu(1, leave);
-        if caller_is_cpu {
+        if caller == Caller::Cpu {
             become_cpu(0);
         }
         let accepted = call(&world);
@@ -81,7 +89,7 @@ fn leaving_against(
         match accepted {
             Ok(()) => assert_eq!(world.runs.get(), 1, "accepted, so run once"),
             Err(CallError::Offline { .. }) => {
-                assert_eq!(world.runs.get(), 0, "refused, so not run")
+                assert_eq!(world.runs.get(), 0, "refused, so not run");
             }
             Err(error) => panic!("{error}"),
         }
@@ -141,52 +149,52 @@ fn post_csd_and_drop(world: &World) -> Result<(), CallError> {
 
 #[test]
 fn a_mailed_call_to_a_cpu_that_leaves_runs_once_or_is_refused() {
-    leaving_against(true, close, call);
+    leaving_against(Caller::Cpu, close, call);
 }
 
 #[test]
 fn a_mailed_call_to_a_polling_cpu_that_leaves_runs_once_or_is_refused() {
-    leaving_against(true, close_while_polling, call);
+    leaving_against(Caller::Cpu, close_while_polling, call);
 }
 
 #[test]
 fn a_mailed_call_to_a_cpu_that_leaves_and_comes_back_runs_once_or_is_refused() {
-    leaving_against(true, close_open_close, call);
+    leaving_against(Caller::Cpu, close_open_close, call);
 }
 
 #[test]
 fn a_queued_call_to_a_cpu_that_leaves_runs_once_or_is_refused() {
-    leaving_against(false, close, call);
+    leaving_against(Caller::Foreign, close, call);
 }
 
 #[test]
 fn a_queued_call_to_a_cpu_that_leaves_and_comes_back_runs_once_or_is_refused() {
-    leaving_against(false, close_open_close, call);
+    leaving_against(Caller::Foreign, close_open_close, call);
 }
 
 #[test]
 fn a_post_to_a_cpu_that_leaves_runs_once_or_comes_back() {
-    leaving_against(true, close, post);
+    leaving_against(Caller::Cpu, close, post);
 }
 
 #[test]
 fn a_flush_of_a_cpu_that_leaves_ends() {
-    leaving_against(true, close, flush);
+    leaving_against(Caller::Cpu, close, flush);
 }
 
 #[test]
 fn a_descriptor_called_on_a_cpu_that_leaves_and_comes_back_runs_once_or_is_refused() {
-    leaving_against(true, close_open_close, call_csd);
+    leaving_against(Caller::Cpu, close_open_close, call_csd);
 }
 
 #[test]
 fn a_descriptor_posted_to_a_cpu_that_leaves_runs_once_or_is_refused() {
-    leaving_against(true, close, post_csd_and_drop);
+    leaving_against(Caller::Cpu, close, post_csd_and_drop);
 }
 
 #[test]
 fn a_broadcast_to_two_cpus_that_leave_runs_on_those_that_it_names() {
-    large_model(|| {
+    largest_model(|| {
         let world = World::new(&[0, 1, 2]);
         let leavers =
             [1, 2].map(|id| world.cpu(id, move |world| world.smp.close_cpu(CpuId::new(id))));
@@ -199,7 +207,9 @@ fn a_broadcast_to_two_cpus_that_leave_runs_on_those_that_it_names() {
         for cpu in &CpuMask::<1>::first_n(3) {
             assert_eq!(wrote[cpu.index()].get(), u32::from(ran.contains(cpu)));
         }
-        leavers.map(|leaver| leaver.join().unwrap());
+        for leaver in leavers {
+            leaver.join().unwrap();
+        }
     });
 }
 

@@ -1,4 +1,5 @@
 //! Loom models of the mailbox: E4, E5, the line's change of owner (E6), retract and claim (E10).
+#![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 
 use std::sync::Arc;
 
@@ -49,11 +50,12 @@ impl World {
 
     fn publish(&self, number: u64) {
         let words: Words = (number, &raw const self.runs);
+        let fill = |payload: *mut Payload| {
+            // SAFETY: the words fit the payload, which is ours now.
+            unsafe { payload.cast::<Words>().write(words) };
+        };
         // SAFETY: 1 — the caller owns the line; 2 — `double` expects `Words`.
-        unsafe {
-            self.mail
-                .publish(double, |payload| payload.cast::<Words>().write(words));
-        }
+        unsafe { self.mail.publish(double, fill) };
     }
 
     fn number(&self) -> u64 {

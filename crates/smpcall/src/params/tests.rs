@@ -1,4 +1,5 @@
 //! The command line: what is read, what is refused, and in which words.
+#![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 
 use super::{BadParam, BootParams, Reason};
 
