@@ -622,6 +622,7 @@ fn random_sequences_do_what_one_global_lock_would_do() {
     let mut config = ProptestConfig::with_cases(250);
     config.failure_persistence = Some(Box::new(seeds));
     config.max_shrink_iters = 2_000;
+    config.max_shrink_time = 30_000;
     let sequences = proptest::collection::vec(op(), 1..50);
     let result = TestRunner::new(config).run(&sequences, |ops| {
         let mut puppets = puppets.borrow_mut();

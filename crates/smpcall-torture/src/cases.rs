@@ -235,6 +235,7 @@ impl Write for Reason {
 }
 
 #[cfg(test)]
+#[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 mod tests {
     use std::{fs, path::Path};
 

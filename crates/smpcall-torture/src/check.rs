@@ -136,6 +136,7 @@ impl<T, E: fmt::Display> OrFail<T> for Result<T, E> {
 }
 
 #[cfg(test)]
+#[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 mod tests {
     use super::{Check, Failure};
 

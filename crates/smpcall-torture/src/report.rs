@@ -118,6 +118,7 @@ impl<'a> Line<'a> {
 }
 
 #[cfg(test)]
+#[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 mod tests {
     use super::Line;
 

@@ -58,6 +58,7 @@ const fn mix(z: u64) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 mod tests {
     use super::Rng;
 

@@ -7,7 +7,8 @@
 //! once: what runs then had lost its wake-up, what still does not was lost itself.
 //!
 //! A seed gives each CPU its own stream of choices: how far it gets depends on time, what it does does
-//! not. Neighbours: `op` names the operations, `work` does them, `room` keeps the counts.
+//! not. Neighbours: `op` names the operations, `work` chooses, `waited` and `posted`
+//! do them, `letter` arrives, `room` keeps the counts.
 
 use core::pin::pin;
 use core::sync::atomic::Ordering;
@@ -17,9 +18,12 @@ use smpcall::{CpuId, CpuMask, Csd, HotplugError, Platform, Smp};
 use crate::lab::Lab;
 use crate::rng::Rng;
 
+mod letter;
 pub mod op;
+mod posted;
 mod room;
 mod summary;
+mod waited;
 mod work;
 
 pub use op::Op;

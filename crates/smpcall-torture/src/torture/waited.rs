@@ -1,0 +1,152 @@
+//! The operations that wait.
+//!
+//! Their functions borrow the worker's stack: what they are told is checked there, what they answer and
+//! how often they ran is checked here.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use smpcall::{CpuId, Csd, Platform};
+
+use super::op::Op;
+use super::room::Fault;
+use super::work::Doing;
+use crate::lab::Lab;
+
+/// A waited function's view of its caller's stack.
+struct Probe {
+    input: u64,
+    output: AtomicU64,
+    runs: AtomicU64,
+}
+
+impl Probe {
+    const fn new(input: u64) -> Self {
+        Self {
+            input,
+            output: AtomicU64::new(0),
+            runs: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
+    /// What a waited function does on `cpu`.
+    fn probe(&self, probe: &Probe, cpu: CpuId) {
+        let here = self.me() == Some(cpu) && !self.smp().platform().irqs_enabled();
+        self.room().check(here, Fault::WrongCpu);
+        self.room()
+            .check(probe.input == self.turn.key, Fault::MemoryIn);
+        self.runner.burn(self.turn.burn_ns);
+        // ORDERING: Relaxed — the call alone must order it; that is what is checked.
+        probe.output.store(!self.turn.key, Ordering::Relaxed);
+        probe.runs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the caller checks: as many runs as were accepted, and what they wrote.
+    fn checked(&self, probe: &Probe, accepted: u64) {
+        // ORDERING: Relaxed — as above.
+        let (runs, output) = (
+            probe.runs.load(Ordering::Relaxed),
+            probe.output.load(Ordering::Relaxed),
+        );
+        self.room().check(runs == accepted, Fault::Count);
+        let wrote = if accepted > 0 { !self.turn.key } else { 0 };
+        self.room().check(output == wrote, Fault::MemoryOut);
+    }
+
+    pub(super) fn waited_single(&self, target: CpuId) -> u64 {
+        let probe = Probe::new(self.turn.key);
+        let call = self.smp().call(target, || self.probe(&probe, target));
+        let refused = self.refused(call.map_err(|refused| refused.error));
+        self.checked(&probe, 1 - refused);
+        refused
+    }
+
+    pub(super) fn irqs_off_wait(&self) -> u64 {
+        let target = self.turn.target;
+        let probe = Probe::new(self.turn.key);
+        let mut guard = self.smp().irqs_off();
+        let run = || self.probe(&probe, target);
+        let call = self.smp().call_irqs_off(&mut guard, target, run);
+        drop(guard);
+        let refused = self.refused(call.map_err(|refused| refused.error));
+        self.checked(&probe, 1 - refused);
+        refused
+    }
+
+    pub(super) fn any_wait(&self) -> u64 {
+        let some = self.some();
+        let probe = Probe::new(self.turn.key);
+        let run = || {
+            let here = self.me();
+            here.into_iter().for_each(|cpu| self.probe(&probe, cpu));
+            here
+        };
+        let call = self
+            .smp()
+            .call_any(&some, run)
+            .map_err(|refused| refused.error);
+        if let Ok((cpu, ran_on)) = call {
+            self.room()
+                .check(some.contains(cpu) && ran_on == Some(cpu), Fault::WrongCpu);
+        }
+        let refused = self.refused(call);
+        self.checked(&probe, 1 - refused);
+        refused
+    }
+
+    pub(super) fn waited_set(&self) -> u64 {
+        let some = self.some();
+        let probe = Probe::new(self.turn.key);
+        let run = |cpu| self.probe(&probe, cpu);
+        let set = match self.turn.op {
+            Op::ManyWait => self.smp().call_many(&some, run),
+            Op::CondWait => self.smp().on_each_cpu_cond(|cpu| some.contains(cpu), run),
+            _ => self.smp().on_each_cpu(run),
+        };
+        let refused = self.refused(set.as_ref().map(|_| ()).map_err(|refused| refused.error));
+        self.checked(&probe, set.map_or(0, |set| set.len() as u64));
+        refused
+    }
+
+    pub(super) fn csd_wait(&self) -> u64 {
+        let target = self.turn.target;
+        let probe = Probe::new(self.turn.key);
+        let csd = Csd::new(|| self.probe(&probe, target));
+        let refused = self.refused(self.smp().call_csd(target, &csd));
+        self.checked(&probe, 1 - refused);
+        refused
+    }
+
+    /// Only the runner may wait for another CPU's ordinary context; others do a task RPC instead.
+    pub(super) fn task_wait(&self) -> u64 {
+        let target = self.turn.target;
+        // ORDERING: Relaxed — set before this worker was started; the runner's own is never set.
+        if self.worker.running.load(Ordering::Relaxed) != 0 {
+            return self.task_rpc();
+        }
+        let ran = AtomicU32::new(0);
+        let run = || {
+            self.room()
+                .check(self.me() == Some(target), Fault::WrongCpu);
+            ran.fetch_add(1, Ordering::Relaxed);
+        };
+        let call = self.smp().run_on_cpu(target, run);
+        let refused = self.refused(call.map_err(|refused| refused.error));
+        let runs = u64::from(ran.load(Ordering::Relaxed));
+        self.room().check(runs == 1 - refused, Fault::Count);
+        refused
+    }
+
+    pub(super) fn kick(&self) -> u64 {
+        self.refused(self.smp().kick_all_cpus_sync())
+    }
+
+    /// Takes no calls for a while.
+    pub(super) fn masked(&self) -> u64 {
+        let guard = self.smp().irqs_off();
+        self.runner.burn(1_000 * (self.turn.key % 64));
+        drop(guard);
+        0
+    }
+}
