@@ -93,16 +93,19 @@ pub(crate) fn loom(filters: &[String]) -> Result<Counts> {
 /// Runs every mutant's tests: each mutant must make one of them fail.
 pub(crate) fn mutants(only: &[String]) -> Result<Counts> {
     let mut counts = Counts::default();
-    for edge in edges()? {
-        for mutant in edge
-            .mutants
-            .iter()
-            .filter(|name| only.is_empty() || only.contains(name))
-        {
-            println!("== mutant {mutant}: {}", edge.tests.join(" "));
-            let whole = loom(&edge.tests)?;
+    for mut edge in edges()? {
+        edge.mutants
+            .retain(|name| only.is_empty() || only.contains(name));
+        if edge.mutants.is_empty() {
+            continue;
+        }
+        println!("== E{}: {}", edge.number, edge.tests.join(" "));
+        let whole = loom(&edge.tests)?;
+        let sound = whole.failed == 0 && whole.passed > 0;
+        for mutant in &edge.mutants {
+            println!("== mutant {mutant}");
             let broken = run_tests(loom_command(&edge.tests).env("SMPCALL_MUTANT", mutant))?;
-            let noticed = whole.failed == 0 && whole.passed > 0 && broken.failed > 0;
+            let noticed = sound && broken.failed > 0;
             println!(
                 "== mutant {mutant}: {}",
                 if noticed { "noticed" } else { "NOT NOTICED" }
