@@ -19,6 +19,7 @@
 //! | `machine.rs` | building, booting and shutting down; `spawn_on` |
 //! | `platform.rs` | [`Hosted`], the platform that the core runs on |
 //! | `stall.rs` | limits for waits, and what each CPU runs |
+//! | `collect.rs` | results of each CPU in a vector |
 //! | `thread.rs` | the life of a CPU's thread: pin, arrive, idle, leave |
 //! | `local.rs` | which CPU this thread is, and its soft interrupt flag |
 //! | `affinity.rs` | which CPUs the computer offers; pinning |
@@ -32,6 +33,7 @@
 compile_error!("smpcall-hosted runs on Linux: it uses futexes and CPU affinity");
 
 mod affinity;
+mod collect;
 mod local;
 mod machine;
 mod platform;
@@ -54,6 +56,18 @@ pub const ROOM: usize = 32;
 
 /// A set of CPUs of a machine.
 pub type CpuMask = smpcall::CpuMask<WORDS>;
+
+/// The results of a call to many.
+pub type Results<'a, R> = smpcall::Results<'a, R, WORDS>;
+
+/// Room for a call with a ticket.
+pub type TicketSlot<R, const N: usize = 3> = smpcall::TicketSlot<Hosted, R, N>;
+
+/// Room for `M` calls with tickets.
+pub type TicketPool<R, const M: usize, const N: usize = 3> = smpcall::TicketPool<Hosted, R, M, N>;
+
+/// The result of a submitted call, to come.
+pub type Ticket<'a, R> = smpcall::Ticket<'a, Hosted, R>;
 
 /// The core's instance that a [`Machine`] derefs to.
 pub type HostedSmp = Smp<Hosted, WORDS, ROOM>;

@@ -32,8 +32,13 @@ pub enum CallError {
         /// The target.
         cpu: CpuId,
     },
-    /// The descriptor is still queued from an earlier post.
+    /// The descriptor is still queued from an earlier post, or the ticket's slot is in use.
     Busy,
+    /// The storage for results is too short: its slot i is CPU i's.
+    ResultsTooShort {
+        /// How many slots there must be.
+        needed: usize,
+    },
 }
 
 impl fmt::Display for CallError {
@@ -48,6 +53,9 @@ impl fmt::Display for CallError {
             Self::InHandler => f.write_str("a called function cannot wait for another call"),
             Self::Full { cpu } => write!(f, "the lane of CPU {cpu} is full"),
             Self::Busy => f.write_str("the descriptor is still queued"),
+            Self::ResultsTooShort { needed } => {
+                write!(f, "the results need storage for {needed} CPUs")
+            }
         }
     }
 }

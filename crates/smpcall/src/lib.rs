@@ -22,6 +22,8 @@
 //! | `smp.rs` | the instance; waiting |
 //! | `call.rs`, `post.rs`, `many.rs`, `fan_out.rs`, `post_many.rs` | the send side |
 //! | `interrupt.rs` | the receive side and the idle loop |
+//! | `results.rs`, `ticket.rs` | results of each CPU, and of posted calls |
+//! | `stall.rs` | waits that take long |
 //! | `sleep.rs` | work in a CPU's ordinary context |
 //! | `hotplug.rs`, `params.rs` | CPUs come and go; boot parameters |
 //! | `bell.rs`, `mailbox.rs`, `queue.rs`, `record.rs`, `csd.rs`, `pool.rs`, `broadcast.rs` | the protocol's parts, each with its state diagram |
@@ -52,10 +54,12 @@ mod post;
 mod post_many;
 mod queue;
 mod record;
+mod results;
 mod sleep;
 mod smp;
 mod stall;
 mod sync;
+mod ticket;
 #[cfg(all(test, loom))]
 mod testing;
 
@@ -67,5 +71,7 @@ pub use hotplug::{CpuCallbacks, CpuState};
 pub use params::{BadParam, BootParams, Reason};
 pub use platform::{Platform, Report, Stall, StallCause};
 pub use post_many::PostManyError;
+pub use results::Results;
 pub use smp::Smp;
 pub use stall::Running;
+pub use ticket::{Ticket, TicketPool, TicketSlot};

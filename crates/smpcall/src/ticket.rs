@@ -21,7 +21,6 @@
 //! same without a result.
 
 use core::fmt;
-use core::future::Future;
 use core::marker::PhantomPinned;
 use core::mem::MaybeUninit;
 use core::pin::Pin;
@@ -194,36 +193,35 @@ impl<P: Platform, R> Core<P, R> {
     /// # Safety
     /// 1. As `put`, which was done. The slot may be gone when this returns.
     unsafe fn finish(&self, platform: &P, cpu: CpuId) {
-        let mut waker = None;
+        let mut waker: Option<Waker> = None;
         let mut state = self.look();
         loop {
             if state & DROPPED != 0 {
                 // SAFETY: 1 of `take` — put there just now, and the ticket gave it up.
                 discard(platform, cpu, unsafe { self.take() });
                 self.free();
-                break;
+                let unwanted = waker.take();
+                return discard(platform, cpu, platform.catch(|| drop(unwanted)));
             }
             let claims = state & LISTENED != 0;
             let next = if claims { PENDING | CLAIMED } else { DONE };
             // ORDERING: AcqRel — Release publishes the result to who takes it (E23), Acquire sees
-            // the waker (E24) and that a ticket has stopped listening.
+            // the waker (E24). Acquire on failure — a ticket that was dropped is through (E22).
             match self
                 .state
                 .compare_exchange(state, next, finish_order(claims), Ordering::Acquire)
             {
-                // SAFETY: 1 of `take_waker` — (6) made the cell ours.
-                Ok(_) if claims => waker = unsafe { self.take_waker() },
+                Ok(_) if claims => {
+                    // SAFETY: 1 of `take_waker` — (6) made the cell ours.
+                    waker = unsafe { self.take_waker() };
+                    state = next;
+                }
                 Ok(_) => break,
                 Err(now) => state = now,
             }
-            if claims && waker.is_some() {
-                state = PENDING | CLAIMED;
-            }
         }
-        if let Some(waker) = waker
-            && let Err(panic) = platform.catch(|| waker.wake())
-        {
-            platform.report_panic(cpu, panic);
+        if let Some(waker) = waker {
+            discard(platform, cpu, platform.catch(|| waker.wake()));
         }
     }
 }
@@ -378,10 +376,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// # Errors
     /// Hands the ticket back: `InterruptsOff`, `InHandler`.
     #[track_caller]
-    pub fn redeem<'a, R>(
-        &self,
-        ticket: Ticket<'a, P, R>,
-    ) -> Result<R, Refused<Ticket<'a, P, R>>> {
+    pub fn redeem<'a, R>(&self, ticket: Ticket<'a, P, R>) -> Result<R, Refused<Ticket<'a, P, R>>> {
         let _pinned = Pinned::new(&self.platform);
         let me = self.platform.current_cpu();
         let outcome = match ticket.try_take() {
