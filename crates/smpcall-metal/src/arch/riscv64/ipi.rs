@@ -30,7 +30,7 @@ pub(super) fn init(tree: Tree<'_>) {
         let harts = boot::info().hw_ids;
         let lowest = harts.iter().copied().min().unwrap_or(0);
         for (doorbell, hart) in DOORBELLS.iter().zip(harts) {
-            let offset = (hart - lowest) * 4;
+            let offset = (hart - lowest).saturating_mul(4);
             if offset < region.size {
                 // ORDERING: Relaxed — boot hart only; starting a hart orders it for the others.
                 doorbell.store((region.base + offset) as usize, Ordering::Relaxed);

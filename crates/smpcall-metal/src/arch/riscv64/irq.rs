@@ -8,7 +8,7 @@ use core::arch::asm;
 /// `sstatus.SIE`.
 const SIE: usize = 1 << 1;
 /// `sip.SSIP`, `sie.SSIE`: the supervisor software interrupt.
-pub(super) const SOFTWARE: usize = 1 << 1;
+const SOFTWARE: usize = 1 << 1;
 
 /// This hart takes IPIs from now on, whenever interrupts are on; one from an earlier life is dropped.
 pub(super) fn init() {
@@ -19,7 +19,7 @@ pub(super) fn init() {
 }
 
 /// `sip.STIP`, `sie.STIE`: the supervisor timer interrupt.
-pub(super) const TIMER: usize = 1 << 5;
+const TIMER: usize = 1 << 5;
 
 /// Turns interrupts off; returns whether they were on.
 #[inline]
@@ -64,22 +64,25 @@ pub(crate) fn enable() {
 /// sleep until it fires, so the turn is a `pause` then.
 #[inline]
 pub(crate) fn relax() {
-    let were_on = save();
-    // SAFETY: STIE is as before afterwards; SIE is off meanwhile.
+    // SAFETY: STIE and SIE are as before afterwards, and SIE is off while STIE is not. Setting the old
+    // sstatus again changes nothing but SIE.
     unsafe {
         asm!(
-            "csrrs {old}, sie, {timer}",
-            "and   {timer}, {old}, {timer}",
-            "bnez  {timer}, 2f",
+            "csrrci {status}, sstatus, {sie}",
+            "csrrs  {enabled}, sie, {timer}",
+            "and    {armed}, {enabled}, {timer}",
+            "beqz   {armed}, 2f",
+            ".4byte 0x0100000f", // pause (Zihintpause): a hint, so fine on any hart
+            "j      3f",
+            "2:",
             "wfi",
-            "csrw  sie, {old}",
-            "j     3f",
-            "2: .4byte 0x0100000f", // pause (Zihintpause): a hint, so fine on any hart
+            "csrw   sie, {enabled}",
             "3:",
-            old = out(reg) _, timer = inout(reg) TIMER => _, options(nostack),
+            "csrs   sstatus, {status}",
+            status = out(reg) _, enabled = out(reg) _, armed = out(reg) _,
+            timer = in(reg) TIMER, sie = const SIE, options(nostack),
         );
     }
-    restore(were_on);
 }
 
 /// With interrupts off: sleeps until an interrupt is pending, takes it, returns with them off.
