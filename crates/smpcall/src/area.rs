@@ -8,7 +8,8 @@ use crate::broadcast::{Broadcast, Requests};
 use crate::csd::DropWait;
 use crate::mailbox::Mailbox;
 use crate::pool::Pool;
-use crate::queue::Queue;
+use crate::queue::{Chain, Queue};
+use crate::rendezvous::Seat;
 use crate::sync::{AtomicU32, CacheLine, Ordering, UnsafeCell, loom_const_fn};
 
 /// How many mailbox lines a CPU has; source s uses line s modulo this.
@@ -118,6 +119,7 @@ pub(crate) struct Area<const W: usize, const D: usize> {
     pub(crate) requests: Requests<W>,
     pub(crate) broadcast: Broadcast<W>,
     pub(crate) pool: Pool<D>,
+    pub(crate) seat: Seat,
 }
 
 // SAFETY: every part is shared under its own protocol; the raw pointers in queue nodes and
@@ -151,6 +153,8 @@ impl<const W: usize, const D: usize> Area<W, D> {
                 requests: Requests::new(),
                 broadcast: Broadcast::new(),
                 pool: Pool::new(),
+                tasks: UnsafeCell::new(Chain::EMPTY),
+                seat: Seat::new(),
                 drop_waits: UnsafeCell::new([DropWait::NOT_SET_UP; 2]),
             }
         }

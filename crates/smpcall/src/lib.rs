@@ -22,6 +22,7 @@
 //! | `smp.rs` | the instance; waiting |
 //! | `call.rs`, `post.rs`, `many.rs`, `fan_out.rs`, `post_many.rs` | the send side |
 //! | `interrupt.rs` | the receive side and the idle loop |
+//! | `rendezvous.rs` | phases in lock step |
 //! | `results.rs`, `ticket.rs` | results of each CPU, and of posted calls |
 //! | `stall.rs` | waits that take long |
 //! | `sleep.rs` | work in a CPU's ordinary context |
@@ -54,6 +55,7 @@ mod post;
 mod post_many;
 mod queue;
 mod record;
+mod rendezvous;
 mod results;
 mod sleep;
 mod smp;

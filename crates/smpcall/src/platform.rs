@@ -253,8 +253,6 @@ pub enum StallCause {
     HoldsHotplug,
     /// The culprit takes part in another rendezvous, which must end first.
     HoldsRendezvous,
-    /// The culprit has not come to this phase of the rendezvous.
-    BehindInRendezvous,
 }
 
 impl fmt::Display for StallCause {
@@ -267,7 +265,6 @@ impl fmt::Display for StallCause {
             Self::NoRoom => "has no room for another post",
             Self::HoldsHotplug => "is coming up or going down",
             Self::HoldsRendezvous => "takes part in another rendezvous",
-            Self::BehindInRendezvous => "is behind in the rendezvous",
         })
     }
 }

@@ -34,6 +34,8 @@ pub struct Smp<P: Platform, const W: usize = 4, const D: usize = 8> {
     /// How many words of a mask those are, at most `W`.
     pub(crate) nr_words: AtomicU32,
     pub(crate) hotplug: Hotplug<W>,
+    /// The lock of rendezvous.
+    pub(crate) rendezvous: AtomicU32,
 }
 
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
@@ -49,6 +51,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             nr_cpu_ids: AtomicU32::new(0),
             nr_words: AtomicU32::new(0),
             hotplug: Hotplug::new(),
+            rendezvous: AtomicU32::new(0),
         }
     }
 
@@ -64,6 +67,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             nr_cpu_ids: AtomicU32::new(0),
             nr_words: AtomicU32::new(0),
             hotplug: Hotplug::new(),
+            rendezvous: AtomicU32::new(0),
         }
     }
 
@@ -83,6 +87,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             (&raw mut (*smp).nr_cpu_ids).write(AtomicU32::new(0));
             (&raw mut (*smp).nr_words).write(AtomicU32::new(0));
             (&raw mut (*smp).hotplug).write(Hotplug::new());
+            (&raw mut (*smp).rendezvous).write(AtomicU32::new(0));
             place.assume_init_mut()
         }
     }
