@@ -20,6 +20,7 @@
 //! | `platform.rs` | [`Hosted`], the platform that the core runs on |
 //! | `stall.rs` | limits for waits, and what each CPU runs |
 //! | `collect.rs` | results of each CPU in a vector |
+//! | `trace.rs` | a trace as a file for Perfetto |
 //! | `thread.rs` | the life of a CPU's thread: pin, arrive, idle, leave |
 //! | `local.rs` | which CPU this thread is, and its soft interrupt flag |
 //! | `affinity.rs` | which CPUs the computer offers; pinning |
@@ -39,14 +40,17 @@ mod machine;
 mod platform;
 mod stall;
 mod thread;
+mod trace;
 
 pub use affinity::{HostCpus, host_cpu};
 pub use machine::{BootError, Builder, JoinHandle, Machine};
 pub use platform::{Hosted, PanicReport, Payload};
 pub use smpcall::{
     BadParam, BootParams, CallError, CpuCallbacks, CpuId, CpuState, Csd, HotplugError, IrqsOff,
-    Platform, PostManyError, Reason, Refused, Report, Smp, Stall, StallCause, StartError,
+    PairCounts, Platform, PostManyError, Reason, Refused, Report, Smp, Stall, StallCause,
+    StartError, TraceEvent, TraceKind, Tracer,
 };
+pub use trace::write_trace;
 
 /// Words of a CPU mask: 1,024 CPUs.
 pub const WORDS: usize = 16;

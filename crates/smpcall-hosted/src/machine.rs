@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use crate::affinity::{self, HostCpus};
 use crate::local;
 use crate::platform::{self, Hosted, Payload, Reporter};
 use crate::stall::Limits;
+use crate::trace::TraceStorage;
 use crate::{BootParams, CallError, CpuMask, HostedSmp, WORDS};
 
 /// Work that runs long on a CPU, in its task context.
@@ -30,11 +32,22 @@ struct Jobs {
 
 /// What the threads of a machine share.
 pub(crate) struct Inner {
-    pub(crate) smp: Box<HostedSmp>,
+    pub(crate) smp: ManuallyDrop<Box<HostedSmp>>,
     pub(crate) poll_time: Duration,
     jobs: Vec<Jobs>,
     threads: Mutex<Vec<(CpuId, Thread<()>)>>,
     stopping: AtomicBool,
+}
+
+impl Drop for Inner {
+    /// Gives the instance's memory back, unless a caller's own descriptor was ever queued in it: the
+    /// drop of one on another thread may look at the instance a moment after it ran.
+    fn drop(&mut self) {
+        if !self.smp.platform().has_had_descriptors() {
+            // SAFETY: dropped here and not used again.
+            unsafe { ManuallyDrop::drop(&mut self.smp) };
+        }
+    }
 }
 
 impl Inner {
@@ -234,6 +247,7 @@ pub struct Builder {
     poll_time: Duration,
     reporter: Reporter,
     stalls: Limits,
+    trace: Option<usize>,
 }
 
 impl fmt::Debug for Builder {
@@ -243,6 +257,7 @@ impl fmt::Debug for Builder {
             .field("params", &self.params)
             .field("poll_time", &self.poll_time)
             .field("stalls", &self.stalls)
+            .field("trace", &self.trace)
             .finish_non_exhaustive()
     }
 }
@@ -255,6 +270,7 @@ impl Default for Builder {
             poll_time: Duration::from_micros(25),
             reporter: Box::new(|report| eprintln!("smpcall: {report}")),
             stalls: Limits::default(),
+            trace: None,
         }
     }
 }
@@ -313,6 +329,14 @@ impl Builder {
         self
     }
 
+    /// Keeps a trace, of so many events for each CPU; what comes later is counted and lost. Without
+    /// this a call pays one look at a word that nobody writes.
+    #[must_use]
+    pub fn trace(mut self, events: usize) -> Self {
+        self.trace = Some(events);
+        self
+    }
+
     /// Starts the CPUs.
     ///
     /// # Errors
@@ -330,8 +354,12 @@ impl Builder {
             reporter: self.reporter,
             epoch: Instant::now(),
             stalls: self.stalls.keep(host_cpus_len),
+            trace: self
+                .trace
+                .map(|events| TraceStorage::new(host_cpus_len, events)),
             kicks: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
+            descriptors: AtomicBool::new(false),
         };
         // Megabytes: built where they stay, for a thread's stack may be smaller.
         let mut place = Box::<HostedSmp>::new_uninit();
@@ -339,7 +367,7 @@ impl Builder {
         // SAFETY: `emplace` wrote it.
         let smp = unsafe { place.assume_init() };
         let inner = Arc::new(Inner {
-            smp,
+            smp: ManuallyDrop::new(smp),
             poll_time: if oversubscribed {
                 Duration::ZERO
             } else {

@@ -4,16 +4,17 @@ use std::any::Any;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{OnceLock, Weak};
 use std::time::Instant;
 
-use smpcall::{CpuId, Platform, Report, Running, StartError};
+use smpcall::{CpuId, Platform, Report, Running, StartError, Tracer};
 
 use crate::local;
 use crate::machine::Inner;
 use crate::stall::Stalls;
 use crate::thread;
+use crate::trace::TraceStorage;
 
 /// What a caught panic carries.
 pub type Payload = Box<dyn Any + Send>;
@@ -70,8 +71,11 @@ pub struct Hosted {
     pub(crate) reporter: Reporter,
     pub(crate) epoch: Instant,
     pub(crate) stalls: Stalls,
+    pub(crate) trace: Option<TraceStorage>,
     pub(crate) kicks: AtomicU64,
     pub(crate) wakes: AtomicU64,
+    /// Has a caller's own descriptor been posted?
+    pub(crate) descriptors: AtomicBool,
 }
 
 impl fmt::Debug for Hosted {
@@ -94,6 +98,12 @@ impl Hosted {
     pub fn kicks(&self) -> u64 {
         // ORDERING: Relaxed — a statistic.
         self.kicks.load(Ordering::Relaxed)
+    }
+
+    /// Has a caller's own descriptor ever been posted here?
+    pub(crate) fn has_had_descriptors(&self) -> bool {
+        // ORDERING: Relaxed — asked when nobody else holds the machine.
+        self.descriptors.load(Ordering::Relaxed)
     }
 
     /// The computer's CPU that a CPU of the machine is pinned to.
@@ -181,6 +191,11 @@ unsafe impl Platform for Hosted {
         }
     }
 
+    #[inline]
+    fn tracer(&self) -> Option<Tracer<'_>> {
+        self.trace.as_ref().map(TraceStorage::tracer)
+    }
+
     fn stall_limit_ns(&self) -> u64 {
         self.stalls.limit_ns
     }
@@ -235,6 +250,14 @@ unsafe impl Platform for Hosted {
             payload: &payload,
         });
         discard(payload);
+    }
+
+    fn descriptor_posted(&self) {
+        // ORDERING: Relaxed — only the last holder of the machine asks.
+        if !self.descriptors.load(Ordering::Relaxed) {
+            // ORDERING: Relaxed — as above.
+            self.descriptors.store(true, Ordering::Relaxed);
+        }
     }
 
     fn fatal(&self, message: fmt::Arguments<'_>) -> ! {

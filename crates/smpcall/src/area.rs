@@ -120,6 +120,8 @@ pub(crate) struct Area<const W: usize, const D: usize> {
     pub(crate) broadcast: Broadcast<W>,
     pub(crate) pool: Pool<D>,
     pub(crate) seat: Seat,
+    /// Tasks that the CPU has detached from its queue and not run yet; the CPU's own.
+    pub(crate) tasks: UnsafeCell<Chain>,
 }
 
 // SAFETY: every part is shared under its own protocol; the raw pointers in queue nodes and

@@ -167,6 +167,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let area = self.area(cpu).ok_or_else(|| self.refusal(cpu))?;
         self.wait_until(waiter, cpu, || csd.try_lock());
         let panicked = CsdPanic::<P>::new();
+        self.trace_queue::<F>(cpu, csd.request());
         // SAFETY: 1 — locked just now, and waited for below; 2 — the queue is this instance's.
         let pushed = unsafe { csd.push_call(&area.queues.waited, &panicked) };
         if !self.announce_waited(cpu, area, pushed) {
@@ -197,6 +198,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let local = &self.own(me).local;
         let before = local.in_handler();
         local.set_in_handler(true);
+        self.trace_queue::<F>(me, 0);
         let running = self.platform.running(me);
         // A called function that posts to its own CPU is what runs again afterwards.
         let outer = running.map(Running::look);
@@ -289,6 +291,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         // Raw, because the target uses the job through it when it does not fit the line.
         let job = &raw mut job;
         let in_line = job::in_line::<F, Outcome<P, R>>();
+        self.trace_queue::<F>(cpu, mailbox.request());
         // SAFETY: 1 — ours, idle after our last wait, and marked as in use; 2 — the job or its
         // address is what `run` expects, and we wait below before the job's scope ends.
         unsafe {
@@ -314,6 +317,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             job
         };
         let result = if refused {
+            self.trace_refuse(cpu);
             // SAFETY: 1 — retracted: the closure is still in the job.
             Err(unsafe { Job::take_closure(job) })
         } else {
@@ -377,6 +381,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         R: Send,
     {
         let record = Record::<F, Outcome<P, R>>::new(f);
+        self.trace_queue::<F>(cpu, record.request());
         // SAFETY: 1 — new, and waited for below before it leaves; 2 — this instance's queue.
         let pushed = unsafe { record.push::<P, R>(&area.queues.waited) };
         if !self.announce_waited(cpu, area, pushed) {

@@ -106,6 +106,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let home = &raw mut shared.f;
         let seen = area.bell.look();
         let mut line = ptr::null_mut::<InLine<F, P>>();
+        self.trace_queue::<F>(cpu, mailbox.request());
         // SAFETY: 1 — ours and marked; 2 — `run` expects an `InLine`, which stays until we waited.
         unsafe {
             mailbox.publish(run, |payload| {
@@ -125,6 +126,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         // SAFETY: done or retracted: the function is ours alone again and moves back to its home.
         mailbox.payload(|_| unsafe { home.write(ManuallyDrop::take(&mut (*line).f)) });
         self.own(me).local.set_mailing(0);
+        if refused {
+            self.trace_refuse(cpu);
+        }
         !refused
     }
 
@@ -158,6 +162,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let words = self.nr_words().min(W);
         for w in 0..words {
             for cpu in out.ran.in_word(w) {
+                self.trace_queue::<F>(cpu, self.own(cpu).mail[me.index() % MAILBOXES].request());
                 self.mail(me, cpu, run_mailed::<P, F>, data, &mut out);
             }
         }
@@ -172,6 +177,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 let mailbox = &area.mail[me.index() % MAILBOXES];
                 // The line of a target that was requested instead is not ours.
                 if mailbox.is_owned_by(me.get()) && self.wait_for_mail(waiter, cpu, area, mailbox) {
+                    self.trace_refuse(cpu);
                     out.ran.remove(cpu);
                 }
             }
@@ -202,6 +208,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         match area.bell.ring_from(seen) {
             Ring::Kick => out.kick(cpu),
             Ring::Closed if mailbox.retract() => {
+                self.trace_refuse(cpu);
                 out.ran.remove(cpu);
             }
             other => {
@@ -227,6 +234,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             match area.bell.ring() {
                 Ring::Kick => out.kick(cpu),
                 Ring::Closed if area.requests.retract(me) => {
+                    self.trace_refuse(cpu);
                     record.finish(cpu);
                     out.ran.remove(cpu);
                 }
@@ -252,6 +260,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Sends the IPIs of a broadcast: one by one, or by multicast.
     #[inline]
     fn kick(&self, out: &FanOut<'_, W>) {
+        self.trace_send_mask(&out.kicks);
         match (out.kicked, out.kicks.first()) {
             (1, Some(only)) => self.platform.send_ipi(only),
             (2.., _) => self.platform.send_ipi_mask(&out.kicks, out.kicked),
@@ -304,6 +313,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let mut ran = CpuMask::EMPTY;
         for (cpu, record) in batch.iter().flatten() {
             let area = self.own(*cpu);
+            self.trace_queue::<F>(*cpu, record.request());
             // SAFETY: 1 — new, and waited for below, before the caller's borrow ends; 2 — our queue.
             let pushed = unsafe { record.push::<P, ()>(&area.queues.waited) };
             if self.announce_waited(*cpu, area, pushed) {

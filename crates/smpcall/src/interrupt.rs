@@ -132,6 +132,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return;
         }
         area.local.set_in_handler(true);
+        self.trace_drain(me);
         // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
         unsafe { area.drain(&self.context(me), |source| self.own(source)) };
         area.local.set_in_handler(false);

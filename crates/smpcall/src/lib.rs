@@ -24,7 +24,7 @@
 //! | `interrupt.rs` | the receive side and the idle loop |
 //! | `rendezvous.rs` | phases in lock step |
 //! | `results.rs`, `ticket.rs` | results of each CPU, and of posted calls |
-//! | `stall.rs` | waits that take long |
+//! | `stall.rs`, `trace.rs` | waits that take long; events and counters |
 //! | `sleep.rs` | work in a CPU's ordinary context |
 //! | `hotplug.rs`, `params.rs` | CPUs come and go; boot parameters |
 //! | `bell.rs`, `mailbox.rs`, `queue.rs`, `record.rs`, `csd.rs`, `pool.rs`, `broadcast.rs` | the protocol's parts, each with its state diagram |
@@ -61,9 +61,10 @@ mod sleep;
 mod smp;
 mod stall;
 mod sync;
-mod ticket;
 #[cfg(all(test, loom))]
 mod testing;
+mod ticket;
+mod trace;
 
 pub use cpu::{CpuId, CpuIter, CpuMask, ListFault, ParseListError};
 pub use csd::Csd;
@@ -77,3 +78,4 @@ pub use results::Results;
 pub use smp::Smp;
 pub use stall::Running;
 pub use ticket::{Ticket, TicketPool, TicketSlot};
+pub use trace::{PairCounters, PairCounts, TraceBuffer, TraceEvent, TraceKind, TraceSlot, Tracer};

@@ -11,6 +11,7 @@ use core::sync::atomic::AtomicU32;
 use crate::cpu::CpuId;
 use crate::error::{CallError, StartError};
 use crate::stall::Running;
+use crate::trace::Tracer;
 
 /// A system on which calls run.
 ///
@@ -112,6 +113,12 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     /// the number of turns so far, says that it takes long.
     fn relax(&self, spins: u32);
 
+    /// Where events and counters go; `None`, the default, costs nothing. Asked inline by every call.
+    #[inline]
+    fn tracer(&self) -> Option<Tracer<'_>> {
+        None
+    }
+
     /// Nanoseconds of a clock that never goes back, for deadlines and reports.
     fn now_ns(&self) -> u64;
 
@@ -181,6 +188,12 @@ pub unsafe trait Platform: Sync + Sized + 'static {
 
     /// A caught panic that reaches no caller: of a posted function, or one after the first.
     fn report_panic(&self, cpu: CpuId, panic: Self::Panic);
+
+    /// A caller-owned descriptor has been posted. A platform whose instances end keeps this one
+    /// from then on: a descriptor that is dropped on another thread may look at it a moment after it
+    /// ran ([`Smp::set_up`](crate::Smp::set_up), obligation 2). The default does nothing.
+    #[inline]
+    fn descriptor_posted(&self) {}
 
     /// Stops everything: a rule was broken that memory safety rests on.
     fn fatal(&self, message: fmt::Arguments<'_>) -> !;

@@ -140,6 +140,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             csd.unlock();
             return Err(self.refusal(cpu));
         };
+        self.platform.descriptor_posted();
+        self.trace_queue::<F>(cpu, csd.request());
         // SAFETY: 1 — locked just now; pinned, and its drop waits; 2 — this instance's queue.
         let pushed =
             unsafe { csd.push_post::<P>(&area.queues.posted, area.drop_wait(Lane::Posted)) };
@@ -178,6 +180,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
         let area = self.area(cpu).ok_or_else(|| self.refusal(cpu))?;
         let record = Record::<fn(), crate::job::Outcome<P, ()>>::new(|| ());
+        self.trace_queue::<fn()>(cpu, record.request());
         // SAFETY: 1 — new, and waited for below; 2 — this instance's queue.
         let pushed = unsafe { record.push::<P, ()>(&area.queues.posted) };
         if !self.announce_waited(cpu, area, pushed) {
@@ -251,6 +254,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         // SAFETY: 1 — claimed: in no queue.
         unsafe { slot.node.set_run(run) };
         let node = NonNull::from(slot);
+        self.trace_queue::<F>(cpu, node.addr().get());
         // SAFETY: 1 — `run` is set, pool nodes live as long as the instance; 2 — claimed: ours.
         let pushed = unsafe { area.queues.posted.push(node.cast()) };
         if !self.announce(cpu, area, pushed) {

@@ -147,9 +147,7 @@ impl Queue {
         // ORDERING: Relaxed — a node missed here was not yet rung for; the next drain takes it (E7).
         let head = self.head.load(Ordering::Relaxed);
         if head.is_null() || head == CLOSED {
-            return Chain {
-                first: ptr::null_mut(),
-            };
+            return Chain::EMPTY;
         }
         // ORDERING: Acquire — sees the nodes that the pushes published (E1).
         Chain::reversed(
@@ -191,6 +189,17 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
+    /// No call.
+    pub(crate) const EMPTY: Self = Self {
+        first: ptr::null_mut(),
+    };
+
+    /// Is there none?
+    #[cfg(not(loom))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_null()
+    }
+
     /// Turns a detached list round.
     fn reversed(mut newest: *mut Node) -> Self {
         let mut first = ptr::null_mut();
@@ -206,22 +215,47 @@ impl Chain {
         Self { first }
     }
 
-    /// Runs every call, oldest first. A node is not touched once it runs: its run may free it.
+    /// Takes the oldest call off.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<Detached> {
+        let node = NonNull::new(self.first)?;
+        // SAFETY: a detached node is valid until it runs (1 of `push`).
+        let node_ref = unsafe { node.as_ref() };
+        // SAFETY: as above.
+        self.first = node_ref.next.with(|next| unsafe { *next });
+        Some(Detached(node))
+    }
+
+    /// Runs every call, oldest first.
     ///
     /// # Safety
     /// 1. `context` is the one of the CPU that the queue belongs to, which runs this.
     #[inline]
     pub(crate) unsafe fn run(mut self, context: &Context) {
-        while let Some(node) = NonNull::new(self.first) {
-            // SAFETY: a detached node is valid until it runs (1 of `push`).
-            let node_ref = unsafe { node.as_ref() };
-            // SAFETY: as above.
-            self.first = node_ref.next.with(|next| unsafe { *next });
-            // SAFETY: as above.
-            let run = node_ref.run.with(|run| unsafe { *run });
-            // SAFETY: 1 — the node left the list and is run this once; 2 — 1 of `run`.
-            unsafe { run.expect("a queued node has a run function")(context, node) };
+        while let Some(call) = self.next() {
+            // SAFETY: 1.
+            unsafe { call.run(context) };
         }
+    }
+}
+
+/// A call that has left its queue and has not run.
+#[derive(Debug)]
+pub(crate) struct Detached(NonNull<Node>);
+
+impl Detached {
+    /// Runs it. The node is not touched once it runs: its run may free it.
+    ///
+    /// # Safety
+    /// 1. `context` is the one of the CPU that the queue belongs to, which runs this.
+    #[inline]
+    pub(crate) unsafe fn run(self, context: &Context) {
+        // SAFETY: a detached node is valid until it runs (1 of `push`).
+        let node_ref = unsafe { self.0.as_ref() };
+        // SAFETY: as above.
+        let run = node_ref.run.with(|run| unsafe { *run });
+        // SAFETY: 1 — the node left the list and is run this once; 2 — 1 of `run`.
+        unsafe { run.expect("a queued node has a run function")(context, self.0) };
     }
 }
 

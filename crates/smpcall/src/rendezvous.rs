@@ -265,6 +265,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             // SAFETY: 1 — we hold the lock, and the last holder waited for its meeting's end.
             unsafe { area.seat.fill(data, run_seat::<P, S, A, T, W>) };
             let node = NonNull::from(&area.seat).cast();
+            self.trace_queue::<S>(cpu, meeting.request());
             // SAFETY: 1 — filled; the area lives as long as the instance, and the meeting is waited
             // for; 2 — filled by us, in no queue.
             let pushed = unsafe { area.queues.waited.push(node) };

@@ -11,13 +11,14 @@ use core::ptr::NonNull;
 #[cfg(not(loom))]
 use core::sync::atomic::AtomicU32;
 
-use crate::area::Lane;
+use crate::area::{Area, Lane};
 use crate::cpu::CpuId;
 use crate::csd::Csd;
 use crate::error::{CallError, Refused};
 use crate::job::Outcome;
 use crate::platform::Platform;
 use crate::post;
+use crate::queue::Detached;
 use crate::record::Record;
 use crate::smp::Smp;
 
@@ -51,6 +52,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return Err(Refused::new(self.refusal(cpu), f));
         };
         let record = Record::<F, Outcome<P, R>>::new(f);
+        self.trace_queue::<F>(cpu, record.request());
         let waker = Waker {
             smp: core::ptr::from_ref(self),
             waiter: me,
@@ -93,6 +95,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             csd.unlock();
             return Err(self.refusal(cpu));
         };
+        self.platform.descriptor_posted();
+        self.trace_queue::<F>(cpu, csd.request());
         // SAFETY: 1 — locked just now; pinned, and its drop waits; 2 — this instance's queue.
         let pushed =
             unsafe { csd.push_post::<P>(&area.queues.sleeping, area.drop_wait(Lane::Sleeping)) };
@@ -111,28 +115,47 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return false;
         };
         let area = self.own(me);
-        if area.queues.sleeping.looks_empty() || self.may_wait(Some(me)).is_err() {
-            return false;
+        let mut ran = false;
+        while self.may_wait(Some(me)).is_ok()
+            // SAFETY: 1 of `next_task` — we are this CPU, in its task context.
+            && let Some(task) = unsafe { area.next_task() }
+        {
+            // SAFETY: 1 of `run` — our queue's node, our context.
+            unsafe { task.run(&self.context(me)) };
+            ran = true;
         }
-        // SAFETY: 1 of `run` — our queue, our context.
-        unsafe { area.queues.sleeping.take_all().run(&self.context(me)) };
-        true
+        ran
     }
 
-    /// Has this CPU tasks to run? One load, for idle loops.
+    /// Has this CPU tasks to run? Two loads, for idle loops.
     #[inline]
     pub fn has_tasks(&self) -> bool {
         self.platform
             .current_cpu()
-            .is_some_and(|me| !self.own(me).queues.sleeping.looks_empty())
+            .is_some_and(|me| self.own(me).has_tasks())
     }
 
-    /// Idles on this CPU, taking calls, until `done`; whoever makes it so nudges this CPU.
+    /// Idles on this CPU until `done`; whoever makes it so nudges this CPU. Calls and tasks of this CPU
+    /// run meanwhile, so two CPUs that run tasks on each other both finish.
+    ///
+    /// Task context, interrupts on; elsewhere it would never end, and it panics.
+    ///
+    /// # Panics
+    /// Inside a called function, or with interrupts off.
     pub fn idle_until(&self, done: impl Fn() -> bool) {
+        let me = self.platform.current_cpu();
+        assert!(
+            self.may_wait(me).is_ok(),
+            "a CPU idles in its task context, interrupts on"
+        );
         self.idle_enter();
         let mut looks = 0;
         while !done() {
-            if self.idle_poll() {
+            if self.has_tasks() {
+                self.idle_exit();
+                self.run_tasks();
+                self.idle_enter();
+            } else if self.idle_poll() {
                 looks = 0;
             } else if looks < LOOKS_BEFORE_PARK {
                 looks += 1;
@@ -142,6 +165,32 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             }
         }
         self.idle_exit();
+    }
+}
+
+#[cfg(not(loom))]
+impl<const W: usize, const D: usize> Area<W, D> {
+    /// The CPU's next task, oldest first. What was detached from the queue and has not run stays
+    /// in the area, so that a task that waits lets the ones behind it run.
+    ///
+    /// # Safety
+    /// 1. The caller is the CPU, in its task context.
+    unsafe fn next_task(&self) -> Option<Detached> {
+        // SAFETY: 1 — nobody else touches the cell, and the references end here.
+        self.tasks.with_mut(|tasks| unsafe {
+            let tasks = &mut *tasks;
+            if tasks.is_empty() {
+                *tasks = self.queues.sleeping.take_all();
+            }
+            tasks.next()
+        })
+    }
+
+    /// Is a task detached or queued? Only the CPU itself may ask.
+    fn has_tasks(&self) -> bool {
+        // SAFETY: the CPU's own cell.
+        let detached = self.tasks.with(|tasks| unsafe { !(*tasks).is_empty() });
+        detached || !self.queues.sleeping.looks_empty()
     }
 }
 

@@ -212,8 +212,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         area: &Area<W, D>,
         pushed: Result<bool, Closed>,
     ) -> bool {
-        if pushed == Ok(true) {
-            self.ring(cpu, area);
+        match pushed {
+            Ok(true) => drop(self.ring(cpu, area)),
+            Ok(false) => {}
+            Err(Closed) => self.trace_refuse(cpu),
         }
         pushed.is_ok()
     }
@@ -233,6 +235,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Does what a ring demands.
     #[inline]
     pub(crate) fn act(&self, cpu: CpuId, area: &Area<W, D>, ring: Ring) -> bool {
+        if matches!(ring, Ring::Kick | Ring::Wake) {
+            self.trace_send(cpu);
+        }
         match ring {
             Ring::Heard => {}
             Ring::Kick => self.platform.send_ipi(cpu),

@@ -18,6 +18,7 @@ use crate::cpu::CpuId;
 use crate::platform::{Platform, Report, Stall, StallCause};
 use crate::smp::{Smp, Waiter};
 use crate::sync::{AtomicPtr, Ordering, loom_const_fn};
+use crate::trace::TraceKind;
 
 /// Turns of a wait from which on each may be a system call, so that the clock is looked at sooner.
 const TURNS_UNTIL_SLOW: u32 = 16 * 1024;
@@ -261,5 +262,14 @@ pub(crate) fn run_named<P: Platform, Name, R>(
     if let Some(running) = platform.running(cpu) {
         running.set(Some(core::any::type_name::<Name>), request);
     }
-    platform.catch(f)
+    let event = |kind| {
+        if let Some(tracer) = platform.tracer() {
+            let name = Some(core::any::type_name::<Name> as NameFn);
+            tracer.record(Some(cpu), platform.now_ns(), kind, name, request);
+        }
+    };
+    event(TraceKind::Entry);
+    let outcome = platform.catch(f);
+    event(TraceKind::Exit);
+    outcome
 }

@@ -317,6 +317,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         // SAFETY: locked: the words are ours, and a closure of this type fits.
         slot.words
             .with_mut(|words| unsafe { words.cast::<F>().write(f) });
+        self.platform.descriptor_posted();
+        self.trace_queue::<F>(cpu, ptr::from_ref(core).addr());
         let drop_wait = area.drop_wait(Lane::Posted);
         // SAFETY: locked: the cell is ours.
         core.drop_wait
