@@ -90,13 +90,17 @@ fn a_job_that_polls_takes_calls_and_posts_meanwhile() {
     let bed = Bed::new(2);
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
+    let started = Arc::new(Barrier::new(2));
+    let starts = Arc::clone(&started);
     let job = bed.on(1, move |machine| {
+        starts.wait();
         let mut drains = 0;
         while !stopped.load(Ordering::Acquire) {
             drains += u32::from(machine.poll());
         }
         drains
     });
+    started.wait();
     assert_eq!(bed.call(CPU1, || bed.current_cpu()).unwrap(), Some(CPU1));
     let ends = || stop.store(true, Ordering::Release);
     bed.call(CPU1, ends).unwrap();
