@@ -58,6 +58,10 @@ impl Local {
 
     /// Enters or leaves handler context.
     #[inline]
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "a state that is saved and given back, not a choice of behaviour"
+    )]
     pub(crate) fn set_in_handler(&self, now: bool) {
         // ORDERING: Relaxed — the CPU's own word.
         self.in_handler.store(u32::from(now), Ordering::Relaxed);
@@ -71,6 +75,10 @@ impl Local {
     }
 
     /// Says whether the idle loop polls.
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "a state that is saved and given back, not a choice of behaviour"
+    )]
     pub(crate) fn set_polling(&self, now: bool) {
         let resting = if now { bell::POLLING } else { bell::QUIET };
         // ORDERING: Relaxed — the CPU's own word.

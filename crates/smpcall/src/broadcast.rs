@@ -94,6 +94,9 @@ impl<const W: usize> Broadcast<W> {
     ///
     /// # Safety
     /// 1. The target took the source's request and runs it once, with its own context.
+    ///
+    /// # Panics
+    /// If an invariant of the protocol is broken.
     #[inline]
     pub(crate) unsafe fn run(&self, context: &Context) {
         // SAFETY: 1 — our bit is pending, so the source does not write the record (E12).

@@ -72,6 +72,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     ///
     /// # Errors
     /// `NoSuchCpu`, `Offline`, `InHandler`, with the closure.
+    ///
+    /// # Panics
+    /// If an invariant of the protocol is broken.
     #[track_caller]
     pub fn call_irqs_off<R, F>(
         &self,
@@ -271,6 +274,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         reason = "one inlined step of `call_remote`"
     )]
     #[inline]
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one obligation covers the accesses of the block"
+    )]
     fn call_by_mailbox<R, F>(
         &self,
         waiter: Waiter,
@@ -400,7 +407,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Now and then asks the owner of a mailbox line that we want to let it go.
     #[cold]
     fn count_miss(&self, me: CpuId, target: CpuId, mailbox: &Mailbox) {
-        if self.own(me).local.count_miss() % MISSES_BEFORE_ASKING != 0 {
+        if !self
+            .own(me)
+            .local
+            .count_miss()
+            .is_multiple_of(MISSES_BEFORE_ASKING)
+        {
             return;
         }
         let owner = mailbox.owner().map(CpuId::new);

@@ -21,6 +21,9 @@ use crate::record::Record;
 use crate::smp::{Smp, Waiter};
 use crate::stall::{Suspect, run_named};
 
+/// A record of a batch, with its target.
+type Queued<F, P> = Option<(CpuId, Record<F, Outcome<P, ()>>)>;
+
 /// How many records a foreign thread keeps on its stack at a time.
 const FOREIGN_BATCH: usize = 16;
 
@@ -88,6 +91,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// One remote CPU by our mailbox line there, which is marked as in use. The function itself
     /// travels in the line, so that the target need not fetch it from this stack; both CPUs
     /// use it there.
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one obligation covers the accesses of the block"
+    )]
     fn fan_out_in_line<F>(
         &self,
         waiter: Waiter,
@@ -190,6 +197,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// Publishes a broadcast in our mailbox line of one target, if it is or becomes ours.
     #[inline]
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one obligation covers the accesses of the block"
+    )]
     fn mail(&self, me: CpuId, cpu: CpuId, run: MailFn, data: *const (), out: &mut FanOut<'_, W>) {
         let area = self.own(cpu);
         let mailbox = &area.mail[me.index() % MAILBOXES];
@@ -305,11 +316,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     }
 
     /// Queues the records of a batch and waits for all that were accepted.
-    fn run_batch<F: FnOnce()>(
-        &self,
-        waiter: Waiter,
-        batch: &[Option<(CpuId, Record<F, Outcome<P, ()>>)>],
-    ) -> CpuMask<W> {
+    fn run_batch<F: FnOnce()>(&self, waiter: Waiter, batch: &[Queued<F, P>]) -> CpuMask<W> {
         let mut ran = CpuMask::EMPTY;
         for (cpu, record) in batch.iter().flatten() {
             let area = self.own(*cpu);

@@ -498,6 +498,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     }
 
     /// Step (7), on the CPU itself: after it, nothing more is accepted, and all that was has run.
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one obligation covers the accesses of the block"
+    )]
     pub(crate) fn close_cpu(&self, me: CpuId) {
         let area = self.own(me);
         let context = self.context(me);
@@ -506,7 +510,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         unsafe {
             area.tasks
                 .with_mut(|tasks| tasks.replace(Chain::EMPTY))
-                .run(&context)
+                .run(&context);
         };
         // May sleep, so it runs before interrupts go off; later ones are refused.
         // SAFETY: 1 of `run` — our queue, our context.

@@ -33,6 +33,10 @@ impl<F, O> Job<F, O> {
     /// # Safety
     /// 1. The job holds the closure, and it is not used again as such.
     #[inline]
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one obligation covers the accesses of the block"
+    )]
     pub(crate) unsafe fn take_closure(job: *mut Self) -> F {
         // SAFETY: 1 — the closure is there and moves out once.
         unsafe { ManuallyDrop::take(&mut (*job).closure) }
@@ -43,6 +47,10 @@ impl<F, O> Job<F, O> {
     /// # Safety
     /// 1. The job was run, and the outcome is taken once.
     #[inline]
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one obligation covers the accesses of the block"
+    )]
     pub(crate) unsafe fn take_outcome(job: *mut Self) -> O {
         // SAFETY: 1 — the outcome is there and moves out once.
         unsafe { ManuallyDrop::take(&mut (*job).outcome) }

@@ -54,6 +54,10 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     fn irqs_save(&self) -> bool;
 
     /// Undoes [`irqs_save`](Self::irqs_save); with `false` they stay off.
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "a state that is saved and given back, not a choice of behaviour"
+    )]
     fn irqs_restore(&self, were_on: bool);
 
     /// Are interrupts on?
@@ -344,6 +348,10 @@ impl fmt::Display for Who {
 }
 
 /// Answers the plain form of a [`CallError`] for each way a context forbids waiting.
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "a state that is saved and given back, not a choice of behaviour"
+)]
 pub(crate) fn may_wait<P: Platform>(platform: &P, in_handler: bool) -> Result<(), CallError> {
     if in_handler {
         return Err(CallError::InHandler);

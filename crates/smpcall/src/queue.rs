@@ -248,6 +248,9 @@ impl Detached {
     ///
     /// # Safety
     /// 1. `context` is the one of the CPU that the queue belongs to, which runs this.
+    ///
+    /// # Panics
+    /// If an invariant of the protocol is broken.
     #[inline]
     pub(crate) unsafe fn run(self, context: &Context) {
         // SAFETY: a detached node is valid until it runs (1 of `push`).

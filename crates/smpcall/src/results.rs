@@ -141,6 +141,10 @@ impl<P: Platform, R, const W: usize> Filling<'_, P, R, W> {
 }
 
 impl<P: Platform, R, const W: usize> Drop for Filling<'_, P, R, W> {
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one obligation covers the accesses of the block"
+    )]
     fn drop(&mut self) {
         for cpu in &self.written.load() {
             // SAFETY: as in `put`.

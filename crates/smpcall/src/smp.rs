@@ -73,6 +73,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// As [`new`](Self::new), built where it stays: an instance for many CPUs is megabytes.
     #[cfg(not(loom))]
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one obligation covers the accesses of the block"
+    )]
     pub fn emplace(place: &mut MaybeUninit<Self>, platform: P) -> &mut Self {
         let smp = place.as_mut_ptr();
         // SAFETY: every field is written below through a pointer into the place, and nothing is

@@ -156,7 +156,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         } else {
             1024
         };
-        if watch.spins % every == 0 || watch.spins == u32::MAX {
+        if watch.spins.is_multiple_of(every) || watch.spins == u32::MAX {
             self.check_stall(waiter, suspect(), watch);
         }
     }

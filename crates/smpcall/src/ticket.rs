@@ -173,6 +173,10 @@ impl<P: Platform, R> Core<P, R> {
     ///
     /// # Safety
     /// 1. It is there and ours: the state is `DONE`, or `DROPPED` on the target. It moves once.
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "one obligation covers the accesses of the block"
+    )]
     unsafe fn take(&self) -> Outcome<P, R> {
         // SAFETY: 1.
         self.outcome
@@ -227,6 +231,10 @@ impl<P: Platform, R> Core<P, R> {
 }
 
 /// The ordering of (6) and (2), each with its mutant.
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "a state that is saved and given back, not a choice of behaviour"
+)]
 fn finish_order(claims: bool) -> Ordering {
     if claims {
         ord!("e24_claim_relaxed", AcqRel)
@@ -443,6 +451,9 @@ impl<'a, P: Platform, R> Ticket<'a, P, R> {
     }
 
     /// A future that was ready is not polled again, so the slot is there.
+    ///
+    /// # Panics
+    /// If an invariant of the protocol is broken.
     fn core(&self) -> &'a Core<P, R> {
         self.core.expect("a ticket is polled until it is ready")
     }
