@@ -50,7 +50,7 @@ pub(crate) fn enabled() -> bool {
 /// Turns interrupts on.
 #[inline]
 pub(crate) fn enable() {
-    // SAFETY: The vectors are installed before the first Rust code runs on a hart.
+    // SAFETY: The trap entry is installed before the first Rust code runs on a hart.
     unsafe { asm!("csrsi sstatus, {}", const SIE, options(nostack)) };
 }
 

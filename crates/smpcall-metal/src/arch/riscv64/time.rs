@@ -46,7 +46,7 @@ pub(crate) fn interrupt_after(ticks: u64) {
         return;
     }
     let _ = sbi_rt::set_timer(cycles().saturating_add(ticks));
-    // SAFETY: The vectors serve the timer.
+    // SAFETY: The trap entry serves the timer.
     unsafe { register::sie::set_stimer() };
 }
 
