@@ -48,10 +48,6 @@ impl Machine {
     }
 
     /// Storage for a result of every CPU, and for what is made of it.
-    #[expect(
-        clippy::type_complexity,
-        reason = "the two halves of one allocation step"
-    )]
     fn room<R>(&self) -> (Vec<MaybeUninit<R>>, Vec<(CpuId, R)>) {
         let cpus = self.nr_cpu_ids() as usize;
         let slots = (0..cpus).map(|_| MaybeUninit::uninit()).collect();

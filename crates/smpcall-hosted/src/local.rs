@@ -41,6 +41,10 @@ pub(crate) fn irqs_save() -> bool {
 
 /// Undoes [`irqs_save`].
 #[inline]
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "the answer of `irqs_save`, given back"
+)]
 pub(crate) fn irqs_restore(were_on: bool) {
     IRQS_ON.set(were_on);
 }

@@ -413,7 +413,7 @@ impl Cpus {
                 Some(cpu) => {
                     return Err(BootError::NotAllowed {
                         cpu,
-                        allowed: *allowed,
+                        allowed: Box::new(*allowed),
                     });
                 }
                 None => *cpus,
@@ -455,7 +455,7 @@ pub enum BootError {
         /// The CPU.
         cpu: CpuId,
         /// What it may use.
-        allowed: CpuMask,
+        allowed: Box<CpuMask>,
     },
     /// The kernel did not tell the affinity mask.
     Affinity(io::Error),

@@ -177,7 +177,7 @@ unsafe impl Platform for Hosted {
         unsafe {
             libc::syscall(
                 libc::SYS_futex,
-                word,
+                word.addr(),
                 libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
                 1,
             );
