@@ -118,8 +118,15 @@ fn a_cpu_stuck_in_an_earlier_request_is_named_with_that_one() {
     let reports = Reports::default();
     let bed = reports.bed(2, LIMIT);
     let gate = Gate::default();
-    let stuck = Box::new(gate.clone());
-    bed.post(CPU1, move || stuck.gets_stuck()).unwrap();
+    let started = Gate::default();
+    let stuck = Box::new((started.clone(), gate.clone()));
+    let get_stuck = move || {
+        stuck.0.open();
+        stuck.1.gets_stuck();
+    };
+    bed.post(CPU1, get_stuck).unwrap();
+    // A waited call that comes before the post is taken overtakes it.
+    started.gets_stuck();
     std::thread::scope(|scope| {
         let caller = scope.spawn(|| bed.call(CPU1, || 7).unwrap());
         let parts = ["a foreign thread has waited", "running an earlier request"];

@@ -374,7 +374,6 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     }
 
     /// The general path: a record on this stack, in the target's queue.
-    #[inline(never)]
     fn call_by_record<R, F>(
         &self,
         waiter: Waiter,
