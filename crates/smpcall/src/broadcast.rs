@@ -139,8 +139,7 @@ impl<const W: usize> Requests<W> {
             ord!("e12_request_relaxed", Release),
         );
         // ORDERING: Release — publishes the word's bit; pairs with the swap in `take` (E14).
-        self.summary
-            .fetch_or(1 << w, ord!("e14_summary_relaxed", Release));
+        self.summary.fetch_or(1 << w, Ordering::Release);
     }
 
     /// Source that found the target offline: (5). `false`: the target took the request.
@@ -164,7 +163,7 @@ impl<const W: usize> Requests<W> {
             return;
         }
         // ORDERING: Acquire — sees the bits of the words that it names (E14).
-        let mut summary = self.summary.swap(0, ord!("e14_take_relaxed", Acquire));
+        let mut summary = self.summary.swap(0, Ordering::Acquire);
         while summary != 0 {
             let w = summary.trailing_zeros() as usize;
             summary &= summary - 1;

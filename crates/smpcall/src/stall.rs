@@ -1,6 +1,6 @@
 //! Waits that take long: who is waited for, why, what that CPU runs, and for how long.
 //!
-//! Nothing here is on a fast path: a waiter comes here after a thousand turns. The first look
+//! Nothing here is on a fast path: a waiter comes here after hundreds of turns. The first look
 //! starts the clock; after the limit the culprit is named and interrupted once more, for an
 //! interrupt may have been lost; reports repeat at growing intervals, and the end is announced.
 //! A report never ends a wait, because the target may still use what the caller lent; past a second
@@ -20,8 +20,11 @@ use crate::smp::{Smp, Waiter};
 use crate::sync::{AtomicPtr, Ordering, loom_const_fn};
 use crate::trace::TraceKind;
 
-/// Turns of a wait from which on each may be a system call, so that the clock is looked at sooner.
-const TURNS_UNTIL_SLOW: u32 = 16 * 1024;
+/// Turns of a wait before it looks at the clock at all.
+const TURNS_BEFORE_CLOCK: u32 = 512;
+/// Turns from one look at the clock to the next: a turn may be a system call that gives the processor
+/// away for milliseconds.
+const TURNS_PER_LOOK: u32 = 16;
 
 /// Tells a function's name: its type's.
 pub(crate) type NameFn = fn() -> &'static str;
@@ -151,12 +154,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         suspect: impl FnOnce() -> Suspect,
     ) {
         watch.spins = watch.spins.saturating_add(1);
-        let every = if watch.spins > TURNS_UNTIL_SLOW {
-            16
-        } else {
-            1024
-        };
-        if watch.spins.is_multiple_of(every) || watch.spins == u32::MAX {
+        if watch.spins >= TURNS_BEFORE_CLOCK && watch.spins % TURNS_PER_LOOK == 0 {
+            // The next look comes as many turns later, however long the wait.
+            watch.spins = watch.spins.min(u32::MAX - 2 * TURNS_PER_LOOK);
             self.check_stall(waiter, suspect(), watch);
         }
     }
