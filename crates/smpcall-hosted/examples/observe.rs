@@ -11,14 +11,14 @@ use std::time::Duration;
 use smpcall_hosted::{CpuId, Machine, TicketSlot, write_trace};
 
 fn takes_long() -> &'static str {
-    thread::sleep(Duration::from_millis(80));
+    thread::sleep(Duration::from_millis(400));
     "done"
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let machine = Machine::builder()
         .count(4)
-        .stall_limit(Duration::from_millis(20))
+        .stall_limit(Duration::from_millis(50))
         .trace(10_000)
         .boot()?;
     let cpu1 = CpuId::new(1);

@@ -158,7 +158,7 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     const STALL_LIMIT_NS: u64 = 5_000_000_000;
 
     /// As [`STALL_LIMIT_NS`](Self::STALL_LIMIT_NS), which is the default, where it is known at run
-    /// time only. Asked by waits that have taken a thousand turns.
+    /// time only. Asked by waits that take long.
     fn stall_limit_ns(&self) -> u64 {
         Self::STALL_LIMIT_NS
     }

@@ -1,6 +1,6 @@
 //! Waits that take long: who is waited for, why, what that CPU runs, and for how long.
 //!
-//! Nothing here is on a fast path: a waiter comes here after hundreds of turns. The first look
+//! Nothing here is on a fast path: a waiter comes here after dozens of turns. The first look
 //! starts the clock; after the limit the culprit is named and interrupted once more, for an
 //! interrupt may have been lost; reports repeat at growing intervals, and the end is announced.
 //! A report never ends a wait, because the target may still use what the caller lent; past a second
@@ -21,7 +21,7 @@ use crate::sync::{AtomicPtr, Ordering, loom_const_fn};
 use crate::trace::TraceKind;
 
 /// Turns of a wait before it looks at the clock at all.
-const TURNS_BEFORE_CLOCK: u32 = 512;
+const TURNS_BEFORE_CLOCK: u32 = 64;
 /// Turns from one look at the clock to the next: a turn may be a system call that gives the processor
 /// away for milliseconds.
 const TURNS_PER_LOOK: u32 = 16;
@@ -155,7 +155,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     ) {
         watch.spins = watch.spins.saturating_add(1);
         if watch.spins >= TURNS_BEFORE_CLOCK && watch.spins % TURNS_PER_LOOK == 0 {
-            // The next look comes as many turns later, however long the wait.
+            // Never saturates, so that the looks go on.
             watch.spins = watch.spins.min(u32::MAX - 2 * TURNS_PER_LOOK);
             self.check_stall(waiter, suspect(), watch);
         }
