@@ -4,6 +4,7 @@
 //! One trial a case and machine, so that `cargo test -- posts` picks what it says. They run one
 //! after another: a machine of 64 CPUs keeps a small computer busy enough, and the callbacks of
 //! CPUs that come and go are plain functions that could not tell two machines apart.
+#![expect(clippy::missing_panics_doc, reason = "a test panics when it fails")]
 
 use std::fmt;
 use std::panic;

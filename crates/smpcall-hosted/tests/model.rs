@@ -6,6 +6,7 @@
 //! can run do so, and compares. A CPU that holds its interrupts off collects what is posted to it, so
 //! that lanes fill up, descriptors are busy and order shows. Failing sequences are shrunk and kept in
 //! `tests/model.proptest-regressions`.
+#![expect(clippy::missing_panics_doc, reason = "a test panics when it fails")]
 
 #[path = "model/naive.rs"]
 mod naive;

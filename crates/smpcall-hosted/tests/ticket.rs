@@ -66,7 +66,7 @@ fn tickets_keep_the_order_of_posts() {
         bed.post(CPU1, move || ORDER.lock().unwrap().push(3 * round))
             .unwrap();
         let ticket = bed.submit(CPU1, slot, move || {
-            ORDER.lock().unwrap().push(3 * round + 1)
+            ORDER.lock().unwrap().push(3 * round + 1);
         });
         bed.post(CPU1, move || ORDER.lock().unwrap().push(3 * round + 2))
             .unwrap();

@@ -1,5 +1,6 @@
 //! Short torture runs: many more CPUs than this computer has, CPUs coming and going, both ways to
 //! start it. The long ones are `smpcall torture`.
+#![expect(clippy::missing_panics_doc, reason = "a test panics when it fails")]
 
 use std::fmt;
 use std::sync::Arc;

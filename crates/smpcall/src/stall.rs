@@ -154,7 +154,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         suspect: impl FnOnce() -> Suspect,
     ) {
         watch.spins = watch.spins.saturating_add(1);
-        if watch.spins >= TURNS_BEFORE_CLOCK && watch.spins % TURNS_PER_LOOK == 0 {
+        if watch.spins >= TURNS_BEFORE_CLOCK && watch.spins.is_multiple_of(TURNS_PER_LOOK) {
             // Never saturates, so that the looks go on.
             watch.spins = watch.spins.min(u32::MAX - 2 * TURNS_PER_LOOK);
             self.check_stall(waiter, suspect(), watch);

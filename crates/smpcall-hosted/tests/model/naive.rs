@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Posted closures that fit per target.
-pub const ROOM: usize = smpcall_hosted::ROOM;
+pub(crate) const ROOM: usize = smpcall_hosted::ROOM;
 
 /// Who acts: a foreign thread, or a CPU.
-pub type Actor = Option<u32>;
+pub(crate) type Actor = Option<u32>;
 
 /// Where a function came from: the order of one source to one target is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
+pub(crate) enum Source {
     /// The foreign thread.
     Foreign,
     /// A CPU's task context.
@@ -24,18 +24,18 @@ pub enum Source {
 
 /// One run: whose function, on which CPU, which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Run {
+pub(crate) struct Run {
     /// Who sent it.
-    pub source: Source,
+    pub(crate) source: Source,
     /// Where it ran.
-    pub cpu: u32,
+    pub(crate) cpu: u32,
     /// Which one.
-    pub tag: u64,
+    pub(crate) tag: u64,
 }
 
 /// What an operation answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It was done.
     Done,
     /// It was done by these CPUs; the second ones had no room.
@@ -55,7 +55,7 @@ struct Item {
 
 /// How a function travels, and what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A closure: takes room.
     Closure,
     /// A closure that posts onward to this CPU.
@@ -66,22 +66,22 @@ pub enum Kind {
 
 /// The machine.
 #[derive(Debug)]
-pub struct Naive {
+pub(crate) struct Naive {
     ids: u32,
     /// The CPUs that are online.
-    pub online: BTreeSet<u32>,
+    pub(crate) online: BTreeSet<u32>,
     /// Those that hold their interrupts off.
-    pub masked: BTreeSet<u32>,
+    pub(crate) masked: BTreeSet<u32>,
     queues: BTreeMap<u32, VecDeque<Item>>,
     /// Descriptors that are queued.
     busy: BTreeSet<usize>,
     /// What has run since the last look.
-    pub log: Vec<Run>,
+    pub(crate) log: Vec<Run>,
 }
 
 impl Naive {
     /// All CPUs are online and take calls.
-    pub fn new(ids: u32) -> Self {
+    pub(crate) fn new(ids: u32) -> Self {
         Self {
             ids,
             online: (0..ids).collect(),
@@ -93,7 +93,7 @@ impl Naive {
     }
 
     /// Can the CPU be called? The error's name if not.
-    pub fn reach(&self, cpu: u32) -> Result<(), &'static str> {
+    pub(crate) fn reach(&self, cpu: u32) -> Result<(), &'static str> {
         match () {
             () if cpu >= self.ids => Err("NoSuchCpu"),
             () if !self.online.contains(&cpu) => Err("Offline"),
@@ -102,7 +102,7 @@ impl Naive {
     }
 
     /// May the actor wait?
-    pub fn may_wait(&self, actor: Actor) -> Result<(), &'static str> {
+    pub(crate) fn may_wait(&self, actor: Actor) -> Result<(), &'static str> {
         match actor {
             Some(cpu) if self.masked.contains(&cpu) => Err("InterruptsOff"),
             _ => Ok(()),
@@ -128,7 +128,7 @@ impl Naive {
     }
 
     /// Posts a function; on the actor's own CPU it runs at once.
-    pub fn post(&mut self, actor: Actor, run: Run, kind: Kind) -> Result<(), &'static str> {
+    pub(crate) fn post(&mut self, actor: Actor, run: Run, kind: Kind) -> Result<(), &'static str> {
         if let Kind::Descriptor(slot) = kind
             && self.busy.contains(&slot)
         {
@@ -157,7 +157,7 @@ impl Naive {
     }
 
     /// Posts to a set: who will run it, and who had no room.
-    pub fn post_set(
+    pub(crate) fn post_set(
         &mut self,
         actor: Actor,
         source: Source,
@@ -179,7 +179,7 @@ impl Naive {
     }
 
     /// A waited call to one CPU, which takes calls.
-    pub fn call(&mut self, actor: Actor, run: Run) -> Answer {
+    pub(crate) fn call(&mut self, actor: Actor, run: Run) -> Answer {
         let reached = match actor == Some(run.cpu) {
             true => Ok(()),
             false => self.may_wait(actor).and_then(|()| self.reach(run.cpu)),
@@ -194,7 +194,7 @@ impl Naive {
     }
 
     /// A waited call to a set, all of which take calls.
-    pub fn call_set(
+    pub(crate) fn call_set(
         &mut self,
         actor: Actor,
         source: Source,
@@ -211,12 +211,12 @@ impl Naive {
     }
 
     /// The CPU holds its interrupts off.
-    pub fn mask(&mut self, cpu: u32) {
+    pub(crate) fn mask(&mut self, cpu: u32) {
         self.masked.insert(cpu);
     }
 
     /// The CPU takes calls again, those that waited first.
-    pub fn unmask(&mut self, cpu: u32) {
+    pub(crate) fn unmask(&mut self, cpu: u32) {
         self.masked.remove(&cpu);
         while let Some(item) = self.queues.get_mut(&cpu).and_then(VecDeque::pop_front) {
             self.run(item.run, item.kind);

@@ -17,30 +17,30 @@ const PATIENCE: Duration = Duration::from_secs(40);
 type Word = Box<dyn FnOnce(&mut Strings) -> bool + Send>;
 
 /// What a puppet holds.
-pub struct Strings {
+pub(crate) struct Strings {
     machine: &'static Machine,
     guard: Option<IrqsOff<'static, Hosted>>,
 }
 
 impl Strings {
     /// Turns interrupts off, until the next [`Self::unmask`].
-    pub fn mask(&mut self) {
+    pub(crate) fn mask(&mut self) {
         self.guard.get_or_insert_with(|| self.machine.irqs_off());
     }
 
     /// Turns interrupts on, and takes what came.
-    pub fn unmask(&mut self) {
+    pub(crate) fn unmask(&mut self) {
         self.guard = None;
         self.machine.poll();
     }
 }
 
 /// The machine and its strings.
-pub struct Puppets {
+pub(crate) struct Puppets {
     /// The machine, for ever.
-    pub machine: &'static Machine,
+    pub(crate) machine: &'static Machine,
     /// What ran, in order.
-    pub log: &'static Mutex<Vec<Run>>,
+    pub(crate) log: &'static Mutex<Vec<Run>>,
     words: Vec<Option<Sender<Word>>>,
 }
 
@@ -52,7 +52,7 @@ impl fmt::Debug for Puppets {
 
 impl Puppets {
     /// Boots a machine.
-    pub fn boot(cpus: u32) -> Self {
+    pub(crate) fn boot(cpus: u32) -> Self {
         let machine = Machine::builder()
             .count(cpus as usize)
             .boot()
@@ -67,7 +67,7 @@ impl Puppets {
     }
 
     /// Starts the puppet of a CPU that is online.
-    pub fn start(&mut self, cpu: u32) {
+    pub(crate) fn start(&mut self, cpu: u32) {
         let (sender, words) = channel();
         let machine = self.machine;
         let job = machine.spawn_on(CpuId::new(cpu), move || obey(machine, &words));
@@ -77,14 +77,14 @@ impl Puppets {
     }
 
     /// Ends the puppet of a CPU.
-    pub fn end(&mut self, cpu: u32) {
+    pub(crate) fn end(&mut self, cpu: u32) {
         if let Some(sender) = self.words[cpu as usize].take() {
             sender.send(Box::new(|_| false)).expect("the puppet lives");
         }
     }
 
     /// Does something in the task context of a CPU, or on this thread, and waits for the answer.
-    pub fn act<R: Send + 'static>(
+    pub(crate) fn act<R: Send + 'static>(
         &self,
         actor: Option<u32>,
         what: &dyn fmt::Debug,
@@ -97,7 +97,7 @@ impl Puppets {
     }
 
     /// Tells a CPU's puppet something, and waits for the answer.
-    pub fn tell<R: Send + 'static>(
+    pub(crate) fn tell<R: Send + 'static>(
         &self,
         cpu: u32,
         what: &dyn fmt::Debug,
@@ -122,7 +122,7 @@ impl Puppets {
     }
 
     /// Takes what has run since the last look.
-    pub fn take_log(&self) -> Vec<Run> {
+    pub(crate) fn take_log(&self) -> Vec<Run> {
         std::mem::take(&mut self.log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
