@@ -346,7 +346,7 @@ impl Pair<'_> {
             },
         };
         self.one_of(got, allowed, |naive, cpu| {
-            drop(naive.call(actor, Run { cpu, ..run }))
+            drop(naive.call(actor, Run { cpu, ..run }));
         })
     }
 
