@@ -56,7 +56,7 @@ fn call_polling_cold(lab: &Lab) -> Vec<f64> {
 fn broadcast_two(lab: &Lab) -> Vec<f64> {
     (0..WARM_UP).for_each(|i| call(lab, i));
     time_runs(RUNS, CALLS, |i| {
-        let ran = lab.machine.on_each_cpu(|cpu| {
+        let ran = lab.machine.on_each_cpu(move |cpu| {
             black_box((cpu, i));
         });
         assert!(ran.is_ok_and(|ran| ran.len() == 2), "both CPUs run it");
