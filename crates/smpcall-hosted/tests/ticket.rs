@@ -146,20 +146,33 @@ fn an_awaited_ticket_is_woken_once() {
     }
 }
 
-/// Polls a task from inside the wake-up, on the CPU that wakes.
-struct PollsAtOnce(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
+/// Polls a task from inside the wake-up, on the CPU that wakes. A wake-up that finds the task being
+/// polled leaves that to the one who polls.
+struct PollsAtOnce {
+    task: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    wake_ups: AtomicUsize,
+}
 
 impl Wake for PollsAtOnce {
     fn wake(self: Arc<Self>) {
+        if self.wake_ups.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
         let waker = Waker::from(Arc::clone(&self));
-        let task = self.0.lock().unwrap().take();
-        if let Some(mut task) = task
-            && task
+        loop {
+            let seen = self.wake_ups.load(Ordering::Acquire);
+            let mut task = self.task.lock().unwrap();
+            let mut context = Context::from_waker(&waker);
+            if task
                 .as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-        {
-            *self.0.lock().unwrap() = Some(task);
+                .is_some_and(|task| task.as_mut().poll(&mut context).is_ready())
+            {
+                *task = None;
+            }
+            drop(task);
+            if self.wake_ups.fetch_sub(seen, Ordering::AcqRel) == seen {
+                return;
+            }
         }
     }
 }
@@ -181,7 +194,11 @@ fn who_is_woken_may_use_the_slot_at_once() {
         }
         ENDED.store(1, Ordering::Release);
     };
-    Arc::new(PollsAtOnce(Mutex::new(Some(Box::pin(task))))).wake();
+    let polls_at_once = PollsAtOnce {
+        task: Mutex::new(Some(Box::pin(task))),
+        wake_ups: AtomicUsize::new(0),
+    };
+    Arc::new(polls_at_once).wake();
     let started = std::time::Instant::now();
     while ENDED.load(Ordering::Acquire) == 0 {
         assert!(
