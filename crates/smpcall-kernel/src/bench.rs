@@ -26,7 +26,9 @@ static RAN: AtomicU32 = AtomicU32::new(0);
 /// Prints every row; answers whether all ran.
 pub(crate) fn run() -> bool {
     let cpus = SMP.num_online_cpus();
-    row("single_self", BATCH, || drop(SMP.call(CpuId::new(0), nothing)));
+    row("single_self", BATCH, || {
+        drop(SMP.call(CpuId::new(0), nothing))
+    });
     if cpus < 2 {
         return true;
     }
@@ -34,7 +36,9 @@ pub(crate) fn run() -> bool {
     let others = CpuMask::<WORDS>::first_n(cpus).and_not(&CpuMask::of(CpuId::new(0)));
     row("single_idle", 1, || drop(SMP.call(other, nothing)));
     row("any_remote", 1, || drop(SMP.call_any(&others, nothing)));
-    row("many_idle", 1, || drop(SMP.call_many(&others, |_| nothing())));
+    row("many_idle", 1, || {
+        drop(SMP.call_many(&others, |_| nothing()))
+    });
     row("on_each_cpu", 1, || drop(SMP.on_each_cpu(|_| nothing())));
     row("on_each_cpu_cond_half", 1, || {
         drop(SMP.on_each_cpu_cond(|cpu| cpu.get() % 2 == 1, |_| nothing()));
@@ -46,7 +50,9 @@ pub(crate) fn run() -> bool {
         row("single_busy", 1, || drop(SMP.call(other, nothing)));
         post_rows(other);
     }) && with_busy(&others, || {
-        row("many_busy", 1, || drop(SMP.call_many(&others, |_| nothing())));
+        row("many_busy", 1, || {
+            drop(SMP.call_many(&others, |_| nothing()))
+        });
     })
 }
 
@@ -99,7 +105,10 @@ fn with_busy(others: &CpuMask<WORDS>, f: impl FnOnce()) -> bool {
     static SPIN: [Csd; smpcall_metal::MAX_CPUS] =
         [const { Csd::new(spin as fn()) }; smpcall_metal::MAX_CPUS];
     for cpu in others {
-        if SMP.post_task(cpu, Pin::static_ref(&SPIN[cpu.index()])).is_err() {
+        if SMP
+            .post_task(cpu, Pin::static_ref(&SPIN[cpu.index()]))
+            .is_err()
+        {
             return false;
         }
     }
@@ -146,5 +155,8 @@ fn post_rows(target: CpuId) {
         queued
     });
     print("post_batch64_queue", queue / BATCH as u64);
-    print("post_batch64_done", median(|| batch(&mut queued)) / BATCH as u64);
+    print(
+        "post_batch64_done",
+        median(|| batch(&mut queued)) / BATCH as u64,
+    );
 }

@@ -49,8 +49,13 @@ fn main(boot: &'static Boot) -> ! {
 
 /// The value of the last `name=value` on the command line.
 fn option(cmdline: &'static str, name: &str) -> Option<&'static str> {
-    let values = cmdline.split_ascii_whitespace().filter_map(|token| token.split_once('='));
-    values.filter(|(key, _)| *key == name).map(|(_, value)| value).last()
+    let values = cmdline
+        .split_ascii_whitespace()
+        .filter_map(|token| token.split_once('='));
+    values
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+        .last()
 }
 
 /// Every other CPU, each time it is started.

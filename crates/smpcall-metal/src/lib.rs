@@ -7,7 +7,10 @@
 
 mod arch;
 #[cfg(not(target_arch = "x86_64"))]
-#[expect(dead_code, reason = "each port asks the device tree some of the questions")]
+#[expect(
+    dead_code,
+    reason = "each port asks the device tree some of the questions"
+)]
 mod fdt;
 mod platform;
 mod print;

@@ -27,7 +27,9 @@ pub fn print_line(line: fmt::Arguments<'_>) {
     let nested = PRINTER.load(Ordering::Relaxed) == me;
     // ORDERING: Acquire and Release — one line at a time; the port is all that is guarded.
     while !nested
-        && PRINTER.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err()
+        && PRINTER
+            .compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
     {
         arch::irq::relax();
     }
