@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use smpcall_hosted::{CpuId, Hosted, HostedSmp, Machine, ROOM, WORDS};
 use smpcall_torture::Lab;
+use smpcall_torture::torture::op::OPS;
 use smpcall_torture::torture::{Op, Room, Summary, Torture};
 
 /// A machine under torture.
@@ -89,7 +90,7 @@ fn a_run_of_one_kind_does_only_that() {
 #[test]
 fn weights_of_zero_are_refused() {
     let torture = Torture {
-        weights: [Some(0); 24],
+        weights: [Some(0); OPS],
         ..Torture::default()
     };
     assert!(torture.run(&rack(2), &ROOMS[3], &mut |_| ()).is_none());

@@ -21,6 +21,7 @@ mod posting;
 mod races;
 mod results;
 mod tasks;
+mod tickets;
 
 /// What a case needs of its system, besides CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,7 @@ pub fn cases<L: Lab<W, D>, const W: usize, const D: usize>() -> impl Iterator<It
         .chain(masks::cases())
         .chain(descriptors::cases())
         .chain(tasks::cases())
+        .chain(tickets::cases())
         .chain(kicks::cases())
         .chain(crowds::cases())
         .chain(offline::cases())

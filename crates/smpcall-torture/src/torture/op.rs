@@ -53,10 +53,16 @@ pub enum Op {
     Masked,
     /// A waited call to the own CPU.
     LocalWait,
+    /// A post with a ticket, which is redeemed, or dropped.
+    Ticket,
+    /// Some CPUs in lock step.
+    Rendezvous,
+    /// A waited call to many that brings the results of each.
+    ManyInto,
 }
 
 /// How many kinds there are.
-pub const OPS: usize = 24;
+pub const OPS: usize = 27;
 
 /// All of them.
 pub const ALL: [Op; OPS] = [
@@ -84,6 +90,9 @@ pub const ALL: [Op; OPS] = [
     Op::PostWait,
     Op::Masked,
     Op::LocalWait,
+    Op::Ticket,
+    Op::Rendezvous,
+    Op::ManyInto,
 ];
 
 impl Op {
@@ -114,6 +123,9 @@ impl Op {
             Self::PostWait => "post_wait",
             Self::Masked => "masked",
             Self::LocalWait => "local_wait",
+            Self::Ticket => "ticket",
+            Self::Rendezvous => "rendezvous",
+            Self::ManyInto => "many_into",
         }
     }
 
@@ -129,10 +141,10 @@ impl Op {
             Self::Nudge | Self::SinglePost | Self::SingleRpc | Self::SingleWait => 2 * n,
             Self::AnyPost | Self::AnyWait | Self::CsdWait | Self::CsdPost | Self::NestedPost => n,
             Self::IrqsOffWait | Self::PostWait | Self::CsdAgain | Self::TaskRpc | Self::Flush => n,
-            Self::LocalWait => n,
+            Self::LocalWait | Self::Ticket => n,
             Self::ManyPost | Self::ManyWait => 2,
             Self::AllPost | Self::AllWait | Self::CondPost | Self::CondWait => 1,
-            Self::TaskWait | Self::Kick | Self::Masked => 1,
+            Self::TaskWait | Self::Kick | Self::Masked | Self::Rendezvous | Self::ManyInto => 1,
         }
     }
 }

@@ -3,7 +3,7 @@
 use core::pin::pin;
 use core::sync::atomic::Ordering;
 
-use smpcall::{CallError, CpuId, CpuMask, Csd, Platform};
+use smpcall::{CallError, CpuId, CpuMask, Csd, Platform, TicketSlot};
 
 use super::letter::{Letter, run_again};
 use super::op::Op;
@@ -163,5 +163,27 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
             });
             post.map_err(|refused| refused.error)
         })
+    }
+
+    /// A post with a ticket: redeemed, or one time in four dropped, and then its slot's end waits.
+    pub(super) fn ticket(&self) -> u64 {
+        let (target, key) = (self.turn.target, self.turn.key);
+        let letter = self.letter(Some(target));
+        let slot = pin!(TicketSlot::<L::P, u64>::new());
+        let mut ticket = None;
+        let refused = self.counted(|| {
+            let submitted = self.smp().submit(target, slot.as_ref(), move || {
+                letter.arrive();
+                !key
+            });
+            ticket = Some(submitted.map_err(|refused| refused.error)?);
+            Ok(())
+        });
+        if let Some(ticket) = ticket.filter(|_| !key.is_multiple_of(8)) {
+            let result = self.smp().redeem(ticket);
+            self.room()
+                .check(result.is_ok_and(|result| result == !key), Fault::MemoryOut);
+        }
+        refused
     }
 }

@@ -3,9 +3,10 @@
 //! Their functions borrow the worker's stack: what they are told is checked there, what they answer and
 //! how often they ran is checked here.
 
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use smpcall::{CpuId, Csd, Platform};
+use smpcall::{CpuId, CpuMask, Csd, Platform};
 
 use super::op::Op;
 use super::room::Fault;
@@ -149,4 +150,50 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
         drop(guard);
         0
     }
+
+    /// Some CPUs in lock step: nobody acts before all are set up.
+    pub(super) fn rendezvous(&self) -> u64 {
+        let some = self.some();
+        let (came, acted) = (AtomicU32::new(0), AtomicU32::new(0));
+        // ORDERING: Relaxed, all of them — the rendezvous alone must order its phases.
+        let setup = |cpu| {
+            self.room().check(self.me() == Some(cpu), Fault::WrongCpu);
+            came.fetch_add(1, Ordering::Relaxed);
+        };
+        let seen = AtomicU32::new(u32::MAX);
+        let action = |_| {
+            seen.fetch_min(came.load(Ordering::Relaxed), Ordering::Relaxed);
+            acted.fetch_add(1, Ordering::Relaxed);
+        };
+        let set = self.smp().rendezvous(&some, setup, action, |_| ());
+        if let Ok(set) = &set {
+            let all = set.len() as u32;
+            let runs = (came.load(Ordering::Relaxed), acted.load(Ordering::Relaxed));
+            self.room().check(runs == (all, all), Fault::Count);
+            let in_step = all == 0 || seen.load(Ordering::Relaxed) == all;
+            self.room().check(in_step, Fault::Order);
+        }
+        self.refused(set)
+    }
+
+    /// The results of each CPU, in this worker's storage.
+    pub(super) fn many_into(&self) -> u64 {
+        let some = self.some().and(&CpuMask::first_n(RESULTS));
+        let key = self.turn.key;
+        let mut room = [const { MaybeUninit::uninit() }; RESULTS];
+        let f = |cpu: CpuId| {
+            self.room().check(self.me() == Some(cpu), Fault::WrongCpu);
+            key ^ u64::from(cpu.get())
+        };
+        let results = self.smp().on_each_cpu_mask_into(&some, &mut room, f);
+        if let Ok(results) = &results {
+            let is_right = |cpu: CpuId| results.get(cpu) == Some(&(key ^ u64::from(cpu.get())));
+            let right = results.ran().iter().all(is_right);
+            self.room().check(right, Fault::MemoryOut);
+        }
+        self.refused(results.map(drop).map_err(|refused| refused.error))
+    }
 }
+
+/// CPUs whose results a worker has room for.
+const RESULTS: usize = 32;

@@ -155,6 +155,9 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
             Op::Flush => self.refused(smp.flush(target)),
             Op::NestedPost => self.nested_post(),
             Op::Masked => self.masked(),
+            Op::Ticket => self.ticket(),
+            Op::Rendezvous => self.rendezvous(),
+            Op::ManyInto => self.many_into(),
         }
     }
 
