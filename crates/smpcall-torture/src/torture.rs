@@ -110,6 +110,7 @@ impl Torture {
             room,
             weights,
             online,
+            me: lab.smp().current_cpu(),
             start_ns: lab.smp().platform().now_ns(),
         };
         let summary = runner.run(progress);
@@ -125,6 +126,8 @@ struct Runner<'a, L, const W: usize, const D: usize> {
     room: &'static Room<W>,
     weights: [u32; op::OPS],
     online: CpuMask<W>,
+    /// The CPU that the runner is, if it is one.
+    me: Option<CpuId>,
     start_ns: u64,
 }
 
@@ -167,7 +170,7 @@ struct Hotplug {
 
 impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
     fn run(&self, progress: &mut dyn FnMut(&Progress)) -> Summary {
-        let me = self.smp().current_cpu();
+        let me = self.me;
         let Torture { seed, seconds, .. } = *self.torture;
         let mut hotplug = Hotplug {
             rng: Rng::fork(seed, u64::MAX),
@@ -238,9 +241,13 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
             self.bring_up(cpu, hotplug);
             return;
         }
-        let me = self.smp().current_cpu();
         let n = hotplug.rng.below(self.online.len() as u64) as usize;
-        let Some(cpu) = self.online.iter().nth(n).filter(|&cpu| Some(cpu) != me) else {
+        let Some(cpu) = self
+            .online
+            .iter()
+            .nth(n)
+            .filter(|&cpu| Some(cpu) != self.me)
+        else {
             return;
         };
         match self.smp().cpu_down(cpu) {

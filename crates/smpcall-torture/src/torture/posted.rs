@@ -119,7 +119,11 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
 
     /// A task in the target's ordinary context; this CPU runs its own tasks while it waits.
     pub(super) fn task_rpc(&self) -> u64 {
-        let (target, room) = (self.turn.target, self.room());
+        let room = self.room();
+        // The runner runs no tasks while it waits for this CPU to leave, which would wait for it.
+        let is_runner = Some(self.turn.target) == self.runner.me;
+        let own = self.me().filter(|_| is_runner);
+        let target = own.unwrap_or(self.turn.target);
         let [_, _, ran] = &self.worker.rpc;
         // ORDERING: Relaxed — the post publishes it.
         ran.store(0, Ordering::Relaxed);
