@@ -6,6 +6,8 @@ use clap::{Args as Group, Parser, Subcommand};
 use smpcall_hosted::CpuMask;
 use smpcall_torture::torture::Op;
 
+use crate::svg::Pictures;
+
 /// Runs functions on other CPUs and shows what happens.
 ///
 /// smpcall is Linux's kernel/smp.c as a library: call a function on one CPU, on any of a set, on
@@ -84,6 +86,8 @@ pub(crate) struct LatencyOptions {
     /// Roughly how long to measure, in seconds
     #[arg(long, default_value = "5", value_parser = seconds)]
     pub(crate) seconds: f64,
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
 }
 
 /// What `bench` takes.

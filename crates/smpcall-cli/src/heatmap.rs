@@ -1,7 +1,10 @@
 //! The CPU x CPU table: who is how far from whom, as a heat map in the terminal.
 //!
 //! Up to 16 CPUs each cell has its figure; beyond that it is a shade, so that 64 CPUs fit a
-//! terminal. Colour only where standard output is a terminal; the shades need none.
+//! terminal. Colour only where standard output is a terminal; the shades need none. `picture.rs` draws
+//! the same for `--svg` and `--png`.
+
+pub(crate) mod picture;
 
 use std::io;
 

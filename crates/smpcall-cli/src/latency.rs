@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use smpcall_hosted::{CallError, CpuId, CpuMask, Machine};
 
 use crate::args::{Common, LatencyOptions};
-use crate::heatmap;
+use crate::heatmap::{self, picture};
 use crate::host;
 use crate::output::{self, Format, ns};
 use crate::stats;
@@ -61,7 +61,14 @@ pub(crate) struct Effort {
 
 /// Measures and shows.
 pub(crate) fn run(common: &Common, options: &LatencyOptions) -> Verdict {
+    options.pictures.check()?;
     let machine = host::boot(common.cpus.as_ref())?;
+    if options.pictures.any() && machine.online_cpus().len() > picture::MOST_CPUS {
+        return Err(Failure::Usage(format!(
+            "a picture has at most {} CPUs: choose some with --cpus",
+            picture::MOST_CPUS
+        )));
+    }
     let effort = Effort {
         samples: options.samples,
         time: Duration::from_secs_f64(options.seconds),
@@ -71,6 +78,9 @@ pub(crate) fn run(common: &Common, options: &LatencyOptions) -> Verdict {
     output::rows(common.format(), &rows)?;
     if common.format() == Format::Human {
         heatmap::show(&pairs)?;
+    }
+    if options.pictures.any() {
+        options.pictures.write(&picture::draw(&pairs))?;
     }
     Ok(right(&pairs))
 }

@@ -10,7 +10,8 @@
 //! | `host.rs` | booting the machine that was asked for |
 //! | `demo.rs`, `demo/` | every kind of call of the seed, checked |
 //! | `cpus.rs`, `topology.rs` | the CPUs and how they hang together |
-//! | `latency.rs`, `heatmap.rs` | the CPU x CPU table |
+//! | `latency.rs`, `heatmap.rs` | the CPU x CPU table, and its picture |
+//! | `svg.rs` | pictures for `--svg` and `--png` |
 //! | `bench.rs`, `bench/` | against the limits of the hardware and against peers |
 //! | `torture.rs` | random operations, checked |
 
@@ -23,6 +24,7 @@ mod host;
 mod latency;
 mod output;
 mod stats;
+mod svg;
 mod topology;
 mod torture;
 

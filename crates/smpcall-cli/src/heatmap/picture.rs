@@ -1,0 +1,254 @@
+//! The heat map as a picture: a cell per pair of CPUs, and the scale below.
+//!
+//! The scale is logarithmic from the nearest pair to the farthest. Cells are as large as the number of
+//! CPUs allows; they carry their figure while it fits, and every so many CPUs are numbered.
+
+use crate::latency::Pair;
+use crate::output::human_ns;
+use crate::svg::{Anchor, Area, MARGIN, Paint, Picture, TEXT, TOP, text_width};
+
+/// The side of all cells together, if the cells stay within their limits.
+const SIDE: f64 = 640.0;
+const SMALLEST: f64 = 6.0;
+const LARGEST: f64 = 96.0;
+/// A picture has at most so many CPUs: a million cells no viewer would show.
+pub(crate) const MOST_CPUS: usize = 512;
+/// Up to so many a cell tells its figures at the mouse.
+const CPUS_WITH_HINTS: usize = 128;
+/// The scale: its width and its height.
+const SCALE: (f64, f64) = (260.0, 12.0);
+
+/// Draws the pairs, which come row by row.
+pub(crate) fn draw(pairs: &[Pair]) -> Picture {
+    let grid = Grid::of(pairs);
+    let mut picture = Picture::new(
+        grid.left + grid.side() + MARGIN,
+        grid.top + grid.side() + 90.0,
+        "A waited call from CPU to CPU, result back",
+        &subtitle(pairs),
+    );
+    grid.axes(&mut picture, pairs);
+    for (index, pair) in pairs.iter().enumerate() {
+        grid.cell(&mut picture, index, pair);
+    }
+    grid.legend(&mut picture);
+    picture
+}
+
+fn subtitle(pairs: &[Pair]) -> String {
+    let fewest = pairs.iter().map(|pair| pair.samples).min().unwrap_or(0);
+    format!("median round trip of at least {fewest} calls a pair")
+}
+
+struct Grid {
+    count: usize,
+    cell: f64,
+    left: f64,
+    top: f64,
+    nearest: f64,
+    farthest: f64,
+}
+
+impl Grid {
+    fn of(pairs: &[Pair]) -> Self {
+        let count = pairs.len().isqrt();
+        let remote = || pairs.iter().filter(|pair| pair.from != pair.to);
+        let medians = || remote().map(|pair| pair.median_ns.max(0.1));
+        let nearest = medians().fold(f64::INFINITY, f64::min);
+        let farthest = medians().fold(0.0, f64::max);
+        let label = pairs
+            .last()
+            .map_or(0.0, |pair| text_width(&pair.from.to_string()));
+        Self {
+            count,
+            cell: (SIDE / count.max(1) as f64)
+                .clamp(SMALLEST, LARGEST)
+                .floor(),
+            left: MARGIN + 2.0 * TEXT + label,
+            top: TOP + 3.0 * TEXT,
+            nearest,
+            farthest,
+        }
+    }
+
+    fn side(&self) -> f64 {
+        self.cell * self.count as f64
+    }
+
+    fn middle_of(&self, index: usize) -> f64 {
+        (index as f64 + 0.5) * self.cell
+    }
+
+    /// From 0, the nearest pair, to 1, the farthest.
+    fn place(&self, ns: f64) -> f64 {
+        let span = (self.farthest / self.nearest).ln();
+        if span > 0.0 {
+            (ns.max(0.1) / self.nearest).ln() / span
+        } else {
+            0.0
+        }
+    }
+
+    /// The unit of the cells' figures, in nanoseconds; its name; the letters of the longest figure.
+    fn unit(&self) -> (f64, &'static str, usize) {
+        let (scale, name) = match self.farthest {
+            ..1e4 => (1.0, "ns"),
+            ..1e7 => (1e3, "us"),
+            _ => (1e6, "ms"),
+        };
+        let longest = format!("{:.0}", self.farthest / scale).len();
+        (scale, name, longest + if scale > 1.0 { 2 } else { 0 })
+    }
+
+    /// A figure in that unit.
+    fn figure(&self, ns: f64) -> String {
+        match self.unit() {
+            (1.0, _, _) => format!("{ns:.0}"),
+            (scale, _, _) => format!("{:.1}", ns / scale),
+        }
+    }
+
+    fn axes(&self, picture: &mut Picture, pairs: &[Pair]) {
+        let across = (self.left, self.top - 2.0 * TEXT);
+        picture.text(across, Anchor::Start, Paint::Faint, "to CPU");
+        let down = (MARGIN, self.top - 0.6 * TEXT);
+        picture.text(down, Anchor::Start, Paint::Faint, "from");
+        let widest = pairs
+            .last()
+            .map_or(0.0, |pair| text_width(&pair.to.to_string()));
+        let every = step((widest + TEXT).max(1.5 * TEXT) / self.cell);
+        for index in (0..self.count).step_by(every) {
+            let name = pairs[index].to.to_string();
+            let x = self.left + self.middle_of(index);
+            picture.text(
+                (x, self.top - 0.6 * TEXT),
+                Anchor::Middle,
+                Paint::Ink,
+                &name,
+            );
+            let y = self.top + self.middle_of(index) + 0.35 * TEXT;
+            picture.text((self.left - 0.6 * TEXT, y), Anchor::End, Paint::Ink, &name);
+        }
+    }
+
+    fn cell(&self, picture: &mut Picture, index: usize, pair: &Pair) {
+        let (row, column) = (index / self.count, index % self.count);
+        let own = pair.from == pair.to;
+        let paint = if own {
+            Paint::Grid
+        } else {
+            Paint::heat(self.place(pair.median_ns))
+        };
+        let gap = if self.cell > 12.0 { 1.0 } else { 0.0 };
+        let area = Area {
+            x: self.left + column as f64 * self.cell,
+            y: self.top + row as f64 * self.cell,
+            width: self.cell - gap,
+            height: self.cell - gap,
+        };
+        let (median, p99) = (human_ns(pair.median_ns), human_ns(pair.p99_ns));
+        let (from, to) = (pair.from, pair.to);
+        let hint = match self.count {
+            ..=CPUS_WITH_HINTS => format!("CPU {from} to CPU {to}: median {median}, p99 {p99}"),
+            _ => String::new(),
+        };
+        picture.rect(area, paint, &hint);
+        let place = (
+            self.left + self.middle_of(column),
+            self.top + self.middle_of(row) + 0.35 * TEXT,
+        );
+        let (_, _, letters) = self.unit();
+        let figure = self.figure(pair.median_ns);
+        if (letters as f64 + 1.0) * text_width("0") < self.cell {
+            picture.text(place, Anchor::Middle, paint.on(), &figure);
+        }
+    }
+
+    fn legend(&self, picture: &mut Picture) {
+        let top = self.top + self.side() + 20.0;
+        if self.count < 2 {
+            let place = (MARGIN, top + TEXT);
+            return picture.text(
+                place,
+                Anchor::Start,
+                Paint::Faint,
+                "one CPU: it calls itself, inline",
+            );
+        }
+        const STEPS: usize = 52;
+        let (width, height) = SCALE;
+        for step in 0..STEPS {
+            let area = Area {
+                x: MARGIN + width * step as f64 / STEPS as f64,
+                y: top,
+                width: width / STEPS as f64 + 0.5,
+                height,
+            };
+            picture.rect(area, Paint::heat(step as f64 / (STEPS - 1) as f64), "");
+        }
+        let below = top + height + 1.4 * TEXT;
+        let middle = (self.nearest * self.farthest).sqrt();
+        let figures = [
+            (0.0, Anchor::Start, self.nearest),
+            (0.5, Anchor::Middle, middle),
+            (1.0, Anchor::End, self.farthest),
+        ];
+        // Where all cost the same, one figure says it.
+        let shown = if self.farthest > 1.02 * self.nearest {
+            3
+        } else {
+            1
+        };
+        for (part, anchor, ns) in &figures[..shown] {
+            let x = MARGIN + part * width;
+            picture.line((x, top), (x, top + height + 4.0), Paint::Ink, 1.0);
+            picture.text((x, below), *anchor, Paint::Ink, &human_ns(*ns));
+        }
+        let (_, unit, _) = self.unit();
+        let words = format!("near to far; figures in {unit}; grey: itself, inline");
+        let place = (MARGIN, below + 1.4 * TEXT);
+        picture.text(place, Anchor::Start, Paint::Faint, &words);
+    }
+}
+
+/// The next of 1, 2, 4, 8, ...
+fn step(wanted: f64) -> usize {
+    (wanted.ceil().max(1.0) as usize).next_power_of_two()
+}
+
+#[cfg(test)]
+#[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
+mod tests {
+    use super::*;
+    use crate::svg::tests::legible;
+    use smpcall_hosted::CpuId;
+
+    /// Pairs of CPUs, with figures from 0.4 ns to 40 ms.
+    pub(crate) fn pairs(count: u32) -> Vec<Pair> {
+        let pair = |from: u32, to: u32| Pair {
+            from: CpuId::new(from),
+            to: CpuId::new(to),
+            median_ns: 10f64.powf(f64::from((from * 7 + to * 3) % 80) / 10.0 - 0.4),
+            p99_ns: 1e9,
+            samples: 2000,
+            wrong: 0,
+        };
+        let all = 0..count;
+        all.flat_map(|from| (0..count).map(move |to| pair(from, to)))
+            .collect()
+    }
+
+    #[test]
+    fn the_heat_map_is_legible_at_any_number_of_cpus() {
+        for count in [1, 2, 3, 8, 16, 64, 150] {
+            legible(&draw(&pairs(count)), &format!("{count} CPUs"));
+        }
+    }
+
+    #[test]
+    fn pairs_that_cost_the_same_are_drawn() {
+        let mut same = pairs(2);
+        same.iter_mut().for_each(|pair| pair.median_ns = 100.0);
+        assert!(draw(&same).svg().contains("100 ns"));
+    }
+}

@@ -1,0 +1,147 @@
+//! A picture is judged by what is really drawn: its text is set in the font, and measured.
+#![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
+
+use resvg::usvg::{Group, Node, Rect, Tree};
+
+use super::*;
+
+/// Fails if two texts overlap, or one leaves the page, or one has letters that the font lacks.
+pub(crate) fn legible(picture: &Picture, what: &str) {
+    let tree = parsed(&picture.svg()).expect("the picture is an SVG document");
+    let mut texts = Vec::new();
+    collect(tree.root(), &mut texts);
+    assert!(!texts.is_empty(), "{what}: no text at all");
+    let page = tree.size().to_rect(0.0, 0.0).expect("a page");
+    for (index, (area, text)) in texts.iter().enumerate() {
+        let inside = area.left() >= page.left()
+            && area.right() <= page.right()
+            && area.top() >= page.top()
+            && area.bottom() <= page.bottom();
+        assert!(
+            inside,
+            "{what}: `{text}` leaves the page: {area:?} of {page:?}"
+        );
+        for (other, other_text) in &texts[..index] {
+            assert!(
+                !overlap(area, other),
+                "{what}: `{text}` {area:?} overlaps `{other_text}` {other:?}"
+            );
+        }
+    }
+}
+
+fn overlap(one: &Rect, other: &Rect) -> bool {
+    one.left() < other.right()
+        && other.left() < one.right()
+        && one.top() < other.bottom()
+        && other.top() < one.bottom()
+}
+
+fn collect(group: &Group, texts: &mut Vec<(Rect, String)>) {
+    for node in group.children() {
+        match node {
+            Node::Group(group) => collect(group, texts),
+            Node::Text(text) => {
+                let letters: String = text.chunks().iter().map(|chunk| chunk.text()).collect();
+                let area = text.abs_bounding_box();
+                assert!(
+                    area.width() > 0.0,
+                    "`{letters}` has no width: no font has its letters"
+                );
+                texts.push((area, letters));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn page(text: &str) -> Picture {
+    let mut picture = Picture::new(200.0, 100.0, "Title", "subtitle");
+    picture.text((MARGIN, 90.0), Anchor::Start, Paint::Ink, text);
+    picture
+}
+
+#[test]
+fn a_text_is_as_wide_as_it_says() {
+    let text = "0123456789 <wide> & \"quoted\"";
+    let tree: Tree = parsed(&page(text).svg()).expect("special letters are escaped");
+    let mut texts = Vec::new();
+    collect(tree.root(), &mut texts);
+    let (area, drawn) = texts.last().expect("the text");
+    assert_eq!(drawn, text);
+    let wide = f64::from(area.width());
+    assert!(
+        (wide - text_width(text)).abs() < 0.05 * wide,
+        "{wide} {}",
+        text_width(text)
+    );
+}
+
+#[test]
+fn a_page_is_wide_enough_for_its_title() {
+    let picture = Picture::new(
+        10.0,
+        100.0,
+        "A rather long title, you see",
+        "and a longer line below it",
+    );
+    legible(&picture, "a narrow page");
+}
+
+#[test]
+#[should_panic(expected = "overlaps")]
+fn texts_that_overlap_are_noticed() {
+    let mut picture = page("one");
+    picture.text((MARGIN + 8.0, 92.0), Anchor::Start, Paint::Ink, "two");
+    legible(&picture, "two in one place");
+}
+
+#[test]
+fn every_class_has_a_value_on_light_and_on_dark() {
+    let svg = page("x").svg();
+    assert_eq!(svg.matches(".f-ink {").count(), 2);
+    assert!(svg.contains("prefers-color-scheme: dark"));
+}
+
+#[test]
+fn text_stands_out_from_every_shade() {
+    let light = |paint| match paint {
+        Paint::Colour(r, g, b) => {
+            0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b)
+        }
+        _ => panic!("a shade is a colour"),
+    };
+    for step in 0..=100 {
+        let shade = Paint::heat(f64::from(step) / 100.0);
+        assert!(
+            (light(shade) - light(shade.on())).abs() > 90.0,
+            "step {step}"
+        );
+    }
+}
+
+#[test]
+fn the_image_is_twice_as_large_and_light() {
+    let png = page("x").png().expect("a picture");
+    let image = tiny_skia::Pixmap::decode_png(&png).expect("a PNG");
+    let wide = page("x").width as u32 * 2;
+    assert_eq!((image.width(), image.height()), (wide, 200));
+    let corner = image.pixel(0, 0).expect("a corner");
+    assert_eq!(
+        (corner.red(), corner.green(), corner.blue()),
+        (255, 255, 255)
+    );
+    assert!(
+        image.pixels().iter().any(|pixel| pixel.red() < 100),
+        "the text is dark"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_refused_before_the_work() {
+    let options = Pictures {
+        svg: Some("/nonexistent/folder/x.svg".into()),
+        png: None,
+    };
+    assert!(matches!(options.check(), Err(Failure::Usage(text)) if text.contains("--svg")));
+}
