@@ -1,13 +1,12 @@
 //! `smpcall cpus`: the CPUs of the machine, where each is pinned, and how those hang together.
 
 use serde_json::{Value, json};
-use smpcall_hosted::{CpuId, CpuState, HostCpus, Machine};
+use smpcall_hosted::{CpuId, CpuState, HostCache, HostCpus, Machine, Topology};
 
 use crate::Verdict;
 use crate::args::Common;
 use crate::host;
 use crate::output::{self, Format};
-use crate::topology::{self, HostCpu};
 
 /// Boots the machine and shows it.
 pub(crate) fn run(common: &Common) -> Verdict {
@@ -26,7 +25,10 @@ pub(crate) fn run(common: &Common) -> Verdict {
 
 fn row(machine: &Machine, cpu: CpuId) -> Value {
     let host_cpu = host::host_cpu_of(machine, cpu);
-    let host = host_cpu.map(HostCpu::read).unwrap_or_default();
+    let host = host_cpu.and_then(|host| Topology::of_this_computer().cpu(host));
+    let host = host.cloned().unwrap_or_default();
+    let cache = host.last_cache();
+    let size = |cache: &HostCache| Some(format!("{}K", cache.size_bytes? / 1024));
     let state = match machine.cpu_state(cpu) {
         CpuState::Online => "online",
         CpuState::Offline => "offline",
@@ -42,9 +44,9 @@ fn row(machine: &Machine, cpu: CpuId) -> Value {
         "package": host.package,
         "core": host.core,
         "siblings": host.siblings.to_string(),
-        "cache_level": host.cache.as_ref().map(|cache| cache.level),
-        "cache_size": host.cache.as_ref().map(|cache| cache.size.as_str()),
-        "cache_cpus": host.cache.as_ref().map(|cache| cache.cpus.to_string()),
+        "cache_level": cache.map(|cache| cache.level),
+        "cache_size": cache.and_then(size),
+        "cache_cpus": cache.map(|cache| cache.cpus.to_string()),
         "state": state,
     })
 }
@@ -80,7 +82,7 @@ fn for_people(machine: &Machine, rows: &[Value]) -> std::io::Result<()> {
         ]);
     }
     output::line(table.to_string())?;
-    let online = topology::online().map_or("unknown".into(), |cpus| cpus.to_string());
+    let online = Topology::of_this_computer().online();
     let allowed = HostCpus::allowed()?;
     output::line(format!(
         "The computer has CPUs {online} online; this process may use {}.",

@@ -9,7 +9,7 @@
 //! | `output.rs` | rows as a table, JSON lines or CSV |
 //! | `host.rs` | booting the machine that was asked for |
 //! | `demo.rs`, `demo/` | every kind of call of the seed, checked |
-//! | `cpus.rs`, `topology.rs` | the CPUs and how they hang together |
+//! | `cpus.rs` | the CPUs and how they hang together |
 //! | `latency.rs`, `heatmap.rs` | the CPU x CPU table, and its picture |
 //! | `svg.rs` | pictures for `--svg` and `--png` |
 //! | `bench.rs`, `bench/` | against the limits of the hardware and against peers |
@@ -25,7 +25,6 @@ mod latency;
 mod output;
 mod stats;
 mod svg;
-mod topology;
 mod torture;
 
 use std::fmt;

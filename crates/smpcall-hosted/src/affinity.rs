@@ -3,12 +3,11 @@
 //! The affinity mask decides, not what is online: a process in a container, or one that was started
 //! by `taskset`, uses what it was given. Ids are the kernel's own.
 
-use std::fs;
 use std::io;
 
 use smpcall::CpuMask as AnyMask;
 
-use crate::{CpuId, CpuMask, WORDS};
+use crate::CpuMask;
 
 /// The kernel's own numbers of the CPUs that this process may use.
 ///
@@ -66,25 +65,4 @@ pub(crate) fn pin_to(host_cpu: u32) -> io::Result<()> {
 #[doc(alias = "sched_getcpu")]
 pub fn host_cpu() -> u32 {
     rustix::thread::sched_getcpu() as u32
-}
-
-/// The memory node of each CPU of the computer, by its id; 0 where the kernel tells nothing.
-pub(crate) fn nodes() -> Vec<u32> {
-    let mut nodes = vec![0; 64 * WORDS];
-    let Ok(entries) = fs::read_dir("/sys/devices/system/node") else {
-        return nodes;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("node")?.parse().ok());
-        let (Some(node), Ok(list)) = (number, fs::read_to_string(entry.path().join("cpulist")))
-        else {
-            continue;
-        };
-        let cpus = AnyMask::<WORDS>::parse_list(&list).unwrap_or_default();
-        cpus.iter().for_each(|cpu: CpuId| nodes[cpu.index()] = node);
-    }
-    nodes
 }

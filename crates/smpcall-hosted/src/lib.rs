@@ -24,6 +24,7 @@
 //! | `thread.rs` | the life of a CPU's thread: pin, arrive, idle, leave |
 //! | `local.rs` | which CPU this thread is, and its soft interrupt flag |
 //! | `affinity.rs` | which CPUs the computer offers; pinning |
+//! | `topology.rs` | how those hang together: cores, caches, nodes |
 //!
 //! **Waiting and re-entrancy.** Every wait of a CPU in this crate is a poll point: while a CPU waits for
 //! a call of its own, it runs the calls that others have sent to it, in handler context. So a
@@ -40,16 +41,18 @@ mod machine;
 mod platform;
 mod stall;
 mod thread;
+mod topology;
 mod trace;
 
 pub use affinity::{HostCpus, host_cpu};
 pub use machine::{BootError, Builder, JoinHandle, Machine};
 pub use platform::{Hosted, PanicReport, Payload};
 pub use smpcall::{
-    BadParam, BootParams, CallError, CpuCallbacks, CpuId, CpuState, Csd, HotplugError, IrqsOff,
-    PairCounts, Platform, PostManyError, Reason, Refused, Report, Smp, Stall, StallCause,
+    BadParam, BootParams, CallError, CpuCallbacks, CpuId, CpuState, Csd, Distance, HotplugError,
+    IrqsOff, PairCounts, Platform, PostManyError, Reason, Refused, Report, Smp, Stall, StallCause,
     StartError, TraceEvent, TraceKind, Tracer,
 };
+pub use topology::{HostCache, HostCpu, Topology};
 pub use trace::write_trace;
 
 /// Words of a CPU mask: 1,024 CPUs.

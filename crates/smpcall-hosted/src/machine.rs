@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use smpcall::{CpuId, HotplugError};
 
-use crate::affinity::{self, HostCpus};
+use crate::affinity::HostCpus;
 use crate::local;
 use crate::platform::{self, Hosted, Payload, Reporter};
 use crate::stall::Limits;
+use crate::topology::Topology;
 use crate::trace::TraceStorage;
 use crate::{BootParams, CallError, CpuMask, HostedSmp, WORDS};
 
@@ -349,7 +350,7 @@ impl Builder {
         let platform = Hosted {
             inner: OnceLock::new(),
             host_cpus,
-            nodes: affinity::nodes(),
+            topology: Topology::of_this_computer(),
             oversubscribed,
             reporter: self.reporter,
             epoch: Instant::now(),

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{OnceLock, Weak};
 use std::time::Instant;
 
-use smpcall::{CpuId, Platform, Report, Running, StartError, Tracer};
+use smpcall::{CpuId, Distance, Platform, Report, Running, StartError, Tracer};
 
 use crate::local;
 use crate::machine::Inner;
 use crate::stall::Stalls;
 use crate::thread;
+use crate::topology::Topology;
 use crate::trace::TraceStorage;
 
 /// What a caught panic carries.
@@ -65,7 +66,7 @@ pub struct Hosted {
     pub(crate) inner: OnceLock<Weak<Inner>>,
     /// The computer's CPU that each CPU is pinned to.
     pub(crate) host_cpus: Vec<u32>,
-    pub(crate) nodes: Vec<u32>,
+    pub(crate) topology: &'static Topology,
     /// More CPUs than the computer has: give the processor away instead of spinning.
     pub(crate) oversubscribed: bool,
     pub(crate) reporter: Reporter,
@@ -214,8 +215,21 @@ unsafe impl Platform for Hosted {
     }
 
     fn node_of(&self, cpu: CpuId) -> u32 {
-        let host = self.host_cpus.get(cpu.index()).copied().unwrap_or(0);
-        self.nodes.get(host as usize).copied().unwrap_or(0)
+        let host = self
+            .host_cpu_of(cpu)
+            .and_then(|host| self.topology.cpu(host));
+        host.and_then(|host| host.node).unwrap_or(0)
+    }
+
+    /// CPUs that share one of the computer's are as near as those of a core.
+    fn distance(&self, from: CpuId, to: CpuId) -> Distance {
+        let hosts = (self.host_cpu_of(from), self.host_cpu_of(to));
+        match hosts {
+            _ if from == to => Distance::SELF,
+            (Some(from), Some(to)) if from == to => Distance::CORE,
+            (Some(from), Some(to)) => self.topology.distance(from, to),
+            _ => Distance::REMOTE,
+        }
     }
 
     fn start_cpu(&self, cpu: CpuId) -> Result<(), StartError> {

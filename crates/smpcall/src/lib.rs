@@ -22,6 +22,7 @@
 //! | `smp.rs` | the instance; waiting |
 //! | `call.rs`, `post.rs`, `many.rs`, `fan_out.rs`, `post_many.rs` | the send side |
 //! | `interrupt.rs` | the receive side and the idle loop |
+//! | `near.rs` | one CPU of a set, by distance |
 //! | `rendezvous.rs` | phases in lock step |
 //! | `results.rs`, `ticket.rs` | results of each CPU, and of posted calls |
 //! | `stall.rs`, `trace.rs` | waits that take long; events and counters |
@@ -47,6 +48,7 @@ mod interrupt;
 mod job;
 mod mailbox;
 mod many;
+mod near;
 mod panics;
 mod params;
 mod platform;
@@ -71,6 +73,7 @@ pub use csd::Csd;
 pub use error::{CallError, HotplugError, Refused, StartError};
 pub use guard::IrqsOff;
 pub use hotplug::{CpuCallbacks, CpuState};
+pub use near::Distance;
 pub use params::{BadParam, BootParams, Reason};
 pub use platform::{Platform, Report, Stall, StallCause};
 pub use post_many::PostManyError;

@@ -10,6 +10,7 @@ use core::sync::atomic::AtomicU32;
 
 use crate::cpu::CpuId;
 use crate::error::{CallError, StartError};
+use crate::near::Distance;
 use crate::stall::Running;
 use crate::trace::Tracer;
 
@@ -131,6 +132,17 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     fn node_of(&self, cpu: CpuId) -> u32 {
         let _ = cpu;
         0
+    }
+
+    /// How far a CPU is from another, for [`call_any_near`](crate::Smp::call_any_near). The default
+    /// knows memory nodes only. Any context; called for each candidate, so keep it short.
+    #[doc(alias = "node_distance")]
+    fn distance(&self, from: CpuId, to: CpuId) -> Distance {
+        match () {
+            () if from == to => Distance::SELF,
+            () if self.node_of(from) == self.node_of(to) => Distance::NODE,
+            () => Distance::REMOTE,
+        }
     }
 
     /// Starts a CPU that is offline: it must arrive at
