@@ -180,3 +180,24 @@ fn a_full_buffer_loses_what_comes_later_and_says_how_much() {
 fn a_machine_without_a_trace_has_none() {
     assert!(Bed::new(1).trace().is_none());
 }
+
+#[test]
+fn a_function_has_the_name_that_the_caller_gave_it_on_its_own_cpu_too() {
+    fn named(_: CpuId) {}
+    let bed = traced(2, 100);
+    let run = |bed: &Machine| {
+        bed.on_each_cpu(named).map(drop).expect("all are online");
+        bed.post_each(named).map(drop).expect("there is room");
+    };
+    bed.on(0, run).join().expect("the job ends");
+    bed.flush(CpuId::new(1)).expect("CPU 1 is online");
+    for cpu in [0, 1].map(CpuId::new) {
+        let entries = bed.trace().expect("a trace").events_of(Some(cpu));
+        let names: Vec<_> = entries
+            .filter(|event| event.kind == TraceKind::Entry)
+            .filter_map(|event| event.function)
+            .collect();
+        let ours = names.iter().filter(|name| name.ends_with("::named"));
+        assert_eq!(ours.count(), 2, "on CPU {cpu}: {names:?}");
+    }
+}

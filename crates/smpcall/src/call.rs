@@ -186,26 +186,23 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// Runs `f` on this CPU as a called function runs: interrupts off, handler context.
     #[inline]
-    pub(crate) fn run_here<R>(&self, me: CpuId, f: impl FnOnce() -> R) -> R {
-        let outcome = self.catch_here(me, f);
+    pub(crate) fn run_here<R, F: FnOnce() -> R>(&self, me: CpuId, f: F) -> R {
+        let outcome = self.catch_here::<F, R>(me, f);
         self.unwrap(outcome)
     }
 
-    /// As [`Self::run_here`], with the panic for the caller to keep.
+    /// As [`Self::run_here`], with the panic for the caller to keep; `Name` is what it wrote.
     #[inline]
-    pub(crate) fn catch_here<R, F>(&self, me: CpuId, f: F) -> Outcome<P, R>
-    where
-        F: FnOnce() -> R,
-    {
+    pub(crate) fn catch_here<Name, R>(&self, me: CpuId, f: impl FnOnce() -> R) -> Outcome<P, R> {
         let were_on = self.platform.irqs_save();
         let local = &self.own(me).local;
         let before = local.in_handler();
         local.set_in_handler(true);
-        self.trace_queue::<F>(me, 0);
+        self.trace_queue::<Name>(me, 0);
         let running = self.platform.running(me);
         // A called function that posts to its own CPU is what runs again afterwards.
         let outer = running.map(Running::look);
-        let outcome = run_named::<P, F, R>(&self.platform, me, 0, f);
+        let outcome = run_named::<P, Name, R>(&self.platform, me, 0, f);
         if let (Some(running), Some((function, request))) = (running, outer) {
             running.set(function, request);
         }

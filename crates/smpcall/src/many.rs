@@ -134,7 +134,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         };
         let run_local = |f: &F, panics: &PanicSlot<P>| {
             if let Some(here) = here
-                && let Err(panic) = self.catch_here(here, || f(here))
+                && let Err(panic) = self.catch_here::<F, ()>(here, || f(here))
             {
                 panics.put(&self.platform, here, panic);
             }

@@ -38,7 +38,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     {
         let _pinned = Pinned::new(&self.platform);
         if self.platform.current_cpu() == Some(cpu) {
-            self.run_posted_here(cpu, f);
+            self.run_posted_here::<F>(cpu, f);
             return Ok(());
         }
         match self.area(cpu) {
@@ -94,7 +94,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let _pinned = Pinned::new(&self.platform);
         let me = self.platform.current_cpu();
         if let Some(me) = me.filter(|&me| cpus.contains(me)) {
-            self.run_posted_here(me, f);
+            self.run_posted_here::<F>(me, f);
             return Ok(me);
         }
         let mut candidates = cpus.and(&self.online.load());
@@ -133,7 +133,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if self.platform.current_cpu() == Some(cpu) {
             let function = *csd.function();
             csd.unlock();
-            self.run_posted_here(cpu, function);
+            self.run_posted_here::<F>(cpu, function);
             return Ok(());
         }
         let Some(area) = self.area(cpu) else {
@@ -193,8 +193,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// Runs a posted function on this CPU; its panic is reported, as elsewhere.
     #[inline]
-    pub(crate) fn run_posted_here(&self, me: CpuId, f: impl FnOnce()) {
-        if let Err(panic) = self.catch_here(me, f) {
+    pub(crate) fn run_posted_here<Name>(&self, me: CpuId, f: impl FnOnce()) {
+        if let Err(panic) = self.catch_here::<Name, ()>(me, f) {
             self.platform.report_panic(me, panic);
         }
     }

@@ -118,7 +118,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             };
         }
         if let Some(me) = me.filter(|&me| cpus.contains(me) && local == Local::Include) {
-            self.run_posted_here(me, || f(me));
+            self.run_posted_here::<F>(me, || f(me));
             posted.insert(me);
         }
         if full.is_empty() {

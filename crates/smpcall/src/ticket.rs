@@ -317,7 +317,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         };
         if self.platform.current_cpu() == Some(cpu) {
             // SAFETY: 1 — locked just now, and nobody else finishes it.
-            unsafe { core.put(self.catch_here(cpu, f)) };
+            unsafe { core.put(self.catch_here::<F, R>(cpu, f)) };
             // ORDERING: Release — publishes the result (E23).
             core.state.store(DONE, Ordering::Release);
             return Ok(ticket);
