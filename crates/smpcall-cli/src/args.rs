@@ -1,5 +1,6 @@
 //! What the command line says.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args as Group, Parser, Subcommand};
@@ -75,6 +76,12 @@ pub(crate) enum Command {
     /// checks where it runs, in which order, and what it sees; at the end everything that was
     /// accepted must have run, once.
     Torture(TortureOptions),
+    /// Record a short workload: who called whom, who waited, which interrupts were sent
+    ///
+    /// The first CPU makes a call of each kind, several rounds; the second one calls it back. The table
+    /// counts calls and interrupts by pair of CPUs. --perfetto writes a file that ui.perfetto.dev
+    /// opens, --svg a timeline, --json every event.
+    Trace(TraceOptions),
 }
 
 /// What `latency` takes.
@@ -125,6 +132,22 @@ pub(crate) struct TortureOptions {
     /// A few functions take up to so many microseconds; 0: none does
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=60_000_000))]
     pub(crate) long_wait_us: u64,
+}
+
+/// What `trace` takes.
+#[derive(Debug, Group)]
+pub(crate) struct TraceOptions {
+    /// How often each kind of call is made
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rounds: u32,
+    /// Room for so many events of each CPU; later ones are lost, which is a failed check
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) events: u32,
+    /// Write the events as a JSON file for ui.perfetto.dev and chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) perfetto: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

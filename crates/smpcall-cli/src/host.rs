@@ -28,7 +28,7 @@ pub(crate) fn boot_with(cpus: Option<&CpuChoice>, cmdline: &str) -> Result<Machi
 }
 
 /// A machine that cannot be is a matter of usage; one that did not come up is not.
-fn boot_failure(error: BootError) -> Failure {
+pub(crate) fn boot_failure(error: BootError) -> Failure {
     let message = error.to_string();
     match error {
         BootError::NoCpus | BootError::TooMany { .. } | BootError::NotAllowed { .. } => {

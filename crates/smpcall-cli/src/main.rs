@@ -14,6 +14,7 @@
 //! | `svg.rs` | pictures for `--svg` and `--png` |
 //! | `bench.rs`, `bench/` | against the limits of the hardware and against peers |
 //! | `torture.rs` | random operations, checked |
+//! | `trace.rs`, `trace/` | a workload, recorded |
 
 mod args;
 mod bench;
@@ -26,6 +27,7 @@ mod output;
 mod stats;
 mod svg;
 mod torture;
+mod trace;
 
 use std::fmt;
 use std::io;
@@ -92,6 +94,7 @@ fn run(args: &Args) -> Verdict {
         Command::Latency(options) => latency::run(&args.common, options),
         Command::Bench(options) => bench::run(&args.common, options),
         Command::Torture(options) => torture::run(&args.common, options),
+        Command::Trace(options) => trace::run(&args.common, options),
     }
 }
 

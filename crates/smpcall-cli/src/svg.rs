@@ -100,16 +100,14 @@ pub(crate) fn check_file(option: &str, file: &Path) -> Result<(), Failure> {
 /// What a shape is painted with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Paint {
+    /// The page's own ground.
+    Page,
     /// Text and outlines.
     Ink,
     /// Text that explains.
     Faint,
     /// Grid lines and empty cells.
     Grid,
-    #[expect(
-        dead_code,
-        reason = "for the pictures of bench and trace, which come next"
-    )]
     /// One of [`SERIES`] kinds of thing, told apart by colour; beyond the last it starts again.
     Series(usize),
     /// A colour that means a figure, the same on any ground.
@@ -175,6 +173,7 @@ impl Paint {
             Use::Line => ("l", "stroke"),
         };
         match self {
+            Self::Page => format!("class=\"{class}-page\""),
             Self::Ink => format!("class=\"{class}-ink\""),
             Self::Faint => format!("class=\"{class}-faint\""),
             Self::Grid => format!("class=\"{class}-grid\""),

@@ -2,112 +2,17 @@
 #![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 
 use std::collections::BTreeSet;
-use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::thread::CpuSet;
 use serde_json::Value;
 use smpcall_hosted::{CpuId, HostCpus};
 
-/// No command below takes nearly as long, even where many share the computer.
-const PATIENCE: Duration = Duration::from_secs(180);
+#[path = "support/run.rs"]
+mod run;
 
-/// What a run of the program left behind.
-#[derive(Debug)]
-struct Run {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    /// The JSON lines of one type.
-    fn rows(&self, kind: &str) -> Vec<Value> {
-        let lines = self
-            .stdout
-            .lines()
-            .map(|line| match serde_json::from_str(line) {
-                Ok(value) => value,
-                Err(error) => panic!("not one JSON object a line: {line}: {error}"),
-            });
-        lines.filter(|row: &Value| row["type"] == kind).collect()
-    }
-
-    fn must_be(self, code: i32) -> Self {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "exit code; it printed:\n{}\n{}",
-            self.stdout,
-            self.stderr
-        );
-        self
-    }
-}
-
-/// Runs the program; kills it when the time is up.
-fn smpcall(arguments: &[&str]) -> Run {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_smpcall"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let stdout = reader(child.stdout.take());
-    let stderr = reader(child.stderr.take());
-    let code = wait(&mut child, arguments);
-    Run {
-        code,
-        stdout: stdout.join().expect("standard output is read"),
-        stderr: stderr.join().expect("standard error is read"),
-    }
-}
-
-fn reader(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
-    thread::spawn(move || {
-        let mut text = String::new();
-        let mut pipe = pipe.expect("the pipe was asked for");
-        pipe.read_to_string(&mut text)
-            .expect("the program prints UTF-8");
-        text
-    })
-}
-
-fn wait(child: &mut Child, arguments: &[&str]) -> Option<i32> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().expect("the program is waited for") {
-            return status.code();
-        }
-        if start.elapsed() > PATIENCE {
-            let waits = who_waits(child.id());
-            child.kill().expect("the program is killed");
-            panic!("{arguments:?} did not end in {PATIENCE:?}; its threads:\n{waits}");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// The threads of a process, and what the kernel says each is doing.
-fn who_waits(process: u32) -> String {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let line = |file: std::path::PathBuf| std::fs::read_to_string(file).unwrap_or_default();
-    tasks
-        .map(|task| {
-            let (name, stat) = (
-                line(task.path().join("comm")),
-                line(task.path().join("wchan")),
-            );
-            format!("{} {stat}\n", name.trim())
-        })
-        .collect()
-}
+use run::{Run, reader, smpcall, wait};
 
 fn allowed() -> Vec<u32> {
     let host = HostCpus::allowed().expect("the affinity mask is known");

@@ -120,6 +120,40 @@ fn text_stands_out_from_every_shade() {
     }
 }
 
+/// The contrast of two colours as the Web's accessibility guidelines define it.
+fn contrast(one: &str, other: &str) -> f64 {
+    let light = |colour: &str| {
+        let part = |at: usize| {
+            let hex = &colour[1 + 2 * at..3 + 2 * at];
+            let value = f64::from(u8::from_str_radix(hex, 16).expect("a colour")) / 255.0;
+            if value <= 0.03928 {
+                value / 12.92
+            } else {
+                ((value + 0.055) / 1.055).powf(2.4)
+            }
+        };
+        0.2126 * part(0) + 0.7152 * part(1) + 0.0722 * part(2)
+    };
+    let (one, other) = (light(one) + 0.05, light(other) + 0.05);
+    one.max(other) / one.min(other)
+}
+
+#[test]
+fn every_paint_stands_out_from_its_page_on_light_and_on_dark() {
+    let (_, light, dark) = CLASSES[0];
+    for (name, on_light, on_dark) in &CLASSES[1..] {
+        let needed = match *name {
+            "grid" => 1.1,
+            "ink" | "faint" => 4.5,
+            _ => 3.0,
+        };
+        for (page, paint) in [(light, on_light), (dark, on_dark)] {
+            let found = contrast(page, paint);
+            assert!(found >= needed, "{name}: {paint} on {page} has {found:.1}");
+        }
+    }
+}
+
 #[test]
 fn the_image_is_twice_as_large_and_light() {
     let png = page("x").png().expect("a picture");
