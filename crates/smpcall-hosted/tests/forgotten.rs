@@ -236,26 +236,68 @@ fn a_task_queued_here_can_be_dropped_here() {
 }
 
 #[test]
-fn a_task_dropped_by_a_task_before_it_aborts_and_is_named() {
-    const TEST: &str = "a_task_dropped_by_a_task_before_it_aborts_and_is_named";
+fn a_task_dropped_by_a_task_before_it_runs_once() {
+    static SECOND: Mutex<Option<Pin<Box<Csd>>>> = Mutex::new(None);
+    static RAN: AtomicU32 = AtomicU32::new(0);
+    static FIRST: Csd = Csd::new(|| drop(SECOND.lock().unwrap().take()));
+    let bed = Bed::new(2);
+    let gate = Gate::default();
+    let job = busy(&bed, 1, &gate);
+    let second: Pin<Box<Csd>> = Box::pin(Csd::new(|| {
+        RAN.fetch_add(1, Ordering::Relaxed);
+    }));
+    bed.post_task(CPU1, Pin::static_ref(&FIRST)).unwrap();
+    bed.post_task(CPU1, second.as_ref()).unwrap();
+    *SECOND.lock().unwrap() = Some(second);
+    gate.open();
+    job.join().unwrap();
+    bed.run_on_cpu(CPU1, || ()).unwrap();
+    assert_eq!(RAN.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_task_dropped_by_a_task_before_it_runs_once_while_its_cpu_leaves() {
+    static SECOND: Mutex<Option<Pin<Box<Csd>>>> = Mutex::new(None);
+    static RAN: AtomicU32 = AtomicU32::new(0);
+    static FIRST: Csd = Csd::new(|| drop(SECOND.lock().unwrap().take()));
+    for _ in 0..50 {
+        RAN.store(0, Ordering::Relaxed);
+        let bed = Bed::new(2);
+        let gate = Gate::default();
+        let job = busy(&bed, 1, &gate);
+        let second: Pin<Box<Csd>> = Box::pin(Csd::new(|| {
+            RAN.fetch_add(1, Ordering::Relaxed);
+        }));
+        bed.post_task(CPU1, Pin::static_ref(&FIRST)).unwrap();
+        bed.post_task(CPU1, second.as_ref()).unwrap();
+        *SECOND.lock().unwrap() = Some(second);
+        std::thread::scope(|scope| {
+            scope.spawn(|| bed.cpu_down(CPU1).unwrap());
+            gate.open();
+        });
+        job.join().unwrap();
+        assert_eq!(RAN.load(Ordering::Relaxed), 1);
+        assert!(SECOND.lock().unwrap().is_none(), "the first ran");
+    }
+}
+
+#[test]
+fn a_task_dropped_on_its_cpu_with_interrupts_off_aborts_and_is_named() {
+    const TEST: &str = "a_task_dropped_on_its_cpu_with_interrupts_off_aborts_and_is_named";
     if !child::is_child(TEST) {
         return aborts_saying(
             TEST,
             "smpcall: fatal: a Csd that is queued as a task on CPU 1 was dropped",
         );
     }
-    static SECOND: Mutex<Option<Pin<Box<Csd>>>> = Mutex::new(None);
-    static FIRST: Csd = Csd::new(|| drop(SECOND.lock().unwrap().take()));
     let bed = Bed::new(2);
-    let gate = Gate::default();
-    let job = busy(&bed, 1, &gate);
-    let second: Pin<Box<Csd>> = Box::pin(Csd::new(|| ()));
-    bed.post_task(CPU1, Pin::static_ref(&FIRST)).unwrap();
-    bed.post_task(CPU1, second.as_ref()).unwrap();
-    *SECOND.lock().unwrap() = Some(second);
-    gate.open();
+    let job = bed.on(1, |machine| {
+        let task: Pin<Box<Csd>> = Box::pin(Csd::new(|| ()));
+        machine.post_task(CPU1, task.as_ref()).unwrap();
+        let _off = machine.irqs_off();
+        drop(task);
+    });
     job.join().unwrap();
-    bed.on(1, |_| ()).join().unwrap();
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Waiting on threads: every wait of a CPU is a poll point, so that waits in a cycle end.
 #![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use smpcall_hosted::{CallError, CpuId, CpuMask, Csd, JoinHandle, Machine};
 
@@ -249,8 +250,47 @@ fn many_foreign_threads_call_at_once_and_each_gets_its_own_answer() {
 fn a_task_may_sleep_and_call_while_its_cpu_takes_calls_between() {
     let bed = Bed::new(3);
     let answer = bed.run_on_cpu(CPU1, || {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
         bed.call(CPU0, || 1).unwrap() + bed.run_on_cpu(CPU0, || 2).unwrap()
     });
     assert_eq!(answer.unwrap(), 3);
+}
+
+/// A CPU that goes to sleep just as the call comes was not rung, for it seemed to poll: the local run
+/// that waits for it must not come before the look that finds that out.
+#[test]
+fn a_local_run_may_wait_for_a_cpu_that_goes_to_sleep_just_then() {
+    const IN_TIME: Duration = Duration::from_secs(10);
+    // With no time to poll a CPU goes to sleep again and again.
+    for (cpus, poll_time) in [(2, 25), (2, 0), (3, 0), (16, 0)] {
+        let poll_time = Duration::from_micros(poll_time);
+        let bed = Bed::of(Machine::builder().count(cpus).poll_time(poll_time));
+        let job = bed.on(0, move |machine| {
+            for n in 0..3_000_u64 {
+                // From well before to well after the end of the polling.
+                let idle = Duration::from_nanos(n % 500 * 100);
+                let start = Instant::now();
+                while start.elapsed() < idle {
+                    std::hint::spin_loop();
+                }
+                let several = (0..cpus.min(3) as u32).map(CpuId::new).collect::<CpuMask>();
+                let met = AtomicUsize::new(0);
+                let late = AtomicBool::new(false);
+                let meet = |_| {
+                    met.fetch_add(1, Ordering::Relaxed);
+                    let start = Instant::now();
+                    while met.load(Ordering::Relaxed) < several.len() {
+                        std::thread::yield_now();
+                        if start.elapsed() > IN_TIME {
+                            late.store(true, Ordering::Relaxed);
+                            return;
+                        }
+                    }
+                };
+                machine.on_each_cpu_mask(&several, meet).unwrap();
+                assert!(!late.into_inner(), "turn {n} of {cpus} CPUs: nobody came");
+            }
+        });
+        job.join().unwrap();
+    }
 }

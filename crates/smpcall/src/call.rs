@@ -61,7 +61,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if let Err(error) = self.may_wait(waiter.me) {
             return Err(Refused::new(error, f));
         }
-        let outcome = self.call_remote(waiter, cpu, f, || ())?;
+        let outcome = self.call_remote(waiter, cpu, f, |_| ())?;
         Ok(self.unwrap(outcome))
     }
 
@@ -101,7 +101,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             serve: me,
             ..self.waiter(me)
         };
-        let outcome = self.call_remote(waiter, cpu, f, || ())?;
+        let outcome = self.call_remote(waiter, cpu, f, |_| ())?;
         Ok(self.unwrap(outcome))
     }
 
@@ -131,7 +131,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let mut f = f;
         // A CPU that leaves between the choice and the call is taken out, and the next one asked.
         while let Some(cpu) = self.nearest(me, &candidates) {
-            match self.call_remote(waiter, cpu, f, || ()) {
+            match self.call_remote(waiter, cpu, f, |_| ()) {
                 Ok(outcome) => return Ok((cpu, self.unwrap(outcome))),
                 Err(refused) => f = refused.closure,
             }
@@ -217,14 +217,15 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         outcome.unwrap_or_else(|panic| self.platform.resume(panic))
     }
 
-    /// Runs `f` on another CPU, `meanwhile` here, and waits. `meanwhile` must not panic.
+    /// Runs `f` on another CPU, `meanwhile` here, and waits. `meanwhile` must not panic; it gets
+    /// what the doorbell said before, `POLLING` if it was not rung for this call.
     #[inline]
     pub(crate) fn call_remote<R, F>(
         &self,
         waiter: Waiter,
         cpu: CpuId,
         f: F,
-        meanwhile: impl FnOnce(),
+        meanwhile: impl FnOnce(u32),
     ) -> Result<Outcome<P, R>, Refused<F>>
     where
         F: FnOnce() -> R + Send,
@@ -284,7 +285,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         mailbox: &Mailbox,
         seen: u32,
         f: F,
-        meanwhile: impl FnOnce(),
+        meanwhile: impl FnOnce(u32),
     ) -> Result<Outcome<P, R>, Refused<F>>
     where
         F: FnOnce() -> R + Send,
@@ -312,7 +313,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             && !self.act(cpu, area, area.bell.ring_from(seen))
             && mailbox.retract();
         let refused = refused || {
-            meanwhile();
+            meanwhile(seen);
             self.wait_for_mail(waiter, cpu, area, mailbox)
         };
         let job = if in_line {
@@ -385,7 +386,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         cpu: CpuId,
         area: &Area<W, D>,
         f: F,
-        meanwhile: impl FnOnce(),
+        meanwhile: impl FnOnce(u32),
     ) -> Result<Outcome<P, R>, Refused<F>>
     where
         F: FnOnce() -> R + Send,
@@ -401,7 +402,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 record.into_closure()
             }));
         }
-        meanwhile();
+        meanwhile(bell::RUNG);
         let suspect = Suspect::running(cpu, record.request());
         self.wait_for(waiter, suspect, || record.is_done());
         // SAFETY: 1 — done.

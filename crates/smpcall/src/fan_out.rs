@@ -3,7 +3,9 @@
 //! One remote target is a call; more get the source's mailbox lines there, one cache line each way and
 //! target; a target whose line another source owns gets the source's broadcast record. A
 //! thread that is no CPU has neither and queues stack records in batches. IPIs are collected and go
-//! out by multicast; the local run comes between sending and waiting.
+//! out by multicast; the local run comes between sending and waiting. The local run may wait for the
+//! remote ones, so a target that was not rung, because it seemed to poll, is looked at once more
+//! before it (E8).
 
 use core::mem::ManuallyDrop;
 use core::ptr;
@@ -28,20 +30,20 @@ type Queued<F, P> = Option<(CpuId, Record<F, Outcome<P, ()>>)>;
 const FOREIGN_BATCH: usize = 16;
 
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
-    /// Runs the function on the targets and `run_local` here, and waits. Takes those out of the
-    /// targets that turn out to be offline. `run_local` must not panic.
+    /// Runs the function on the targets and, if it is to run here too, `run_local`, and waits. Takes
+    /// those out of the targets that turn out to be offline. `run_local` must not panic.
     #[inline]
     pub(crate) fn fan_out<F>(
         &self,
         waiter: Waiter,
         targets: &mut CpuMask<W>,
         shared: &mut Shared<F, P>,
-        run_local: impl FnOnce(&F, &PanicSlot<P>),
+        run_local: Option<impl FnOnce(&F, &PanicSlot<P>)>,
     ) where
         F: Fn(CpuId) + Sync,
     {
         match (targets.crowd(self.nr_words()), waiter.me) {
-            (Crowd::Nobody, _) => run_local(&shared.f, &shared.panics),
+            (Crowd::Nobody, _) => shared.run(run_local),
             (Crowd::One(only), _) => {
                 if !self.fan_out_to_one(waiter, only, shared, run_local) {
                     targets.remove(only);
@@ -49,8 +51,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             }
             (Crowd::Several, Some(me)) => self.broadcast(waiter, me, targets, shared, run_local),
             (Crowd::Several, None) => {
-                run_local(&shared.f, &shared.panics);
-                *targets = self.queue_in_batches(waiter, targets, shared);
+                *targets = self.queue_in_batches(waiter, targets, shared, run_local);
             }
         }
     }
@@ -62,7 +63,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         waiter: Waiter,
         cpu: CpuId,
         shared: &mut Shared<F, P>,
-        run_local: impl FnOnce(&F, &PanicSlot<P>),
+        run_local: Option<impl FnOnce(&F, &PanicSlot<P>)>,
     ) -> bool
     where
         F: Fn(CpuId) + Sync,
@@ -75,14 +76,19 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 return self.fan_out_in_line(waiter, me, cpu, mailbox, shared, run_local);
             }
         }
-        let Shared { f, panics } = &*shared;
-        let mut run_local = Some(run_local);
-        let meanwhile = || run_local.take().into_iter().for_each(|run| run(f, panics));
+        let mut run_local = run_local;
+        let (f, shared) = (&shared.f, &*shared);
+        let meanwhile = |seen| {
+            if run_local.is_some() {
+                self.look_again(cpu, seen);
+            }
+            shared.run(run_local.take());
+        };
         let ran = self.call_remote(waiter, cpu, move || f(cpu), meanwhile);
         // A refused call has not run it.
-        run_local.into_iter().for_each(|run| run(f, panics));
+        shared.run(run_local);
         if let Ok(Err(panic)) = ran {
-            panics.put(&self.platform, cpu, panic);
+            shared.panics.put(&self.platform, cpu, panic);
             return true;
         }
         ran.is_ok()
@@ -102,7 +108,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         cpu: CpuId,
         mailbox: &Mailbox,
         shared: &mut Shared<F, P>,
-        run_local: impl FnOnce(&F, &PanicSlot<P>),
+        run_local: Option<impl FnOnce(&F, &PanicSlot<P>)>,
     ) -> bool
     where
         F: Fn(CpuId) + Sync,
@@ -126,9 +132,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let refused = seen != bell::POLLING
             && !self.act(cpu, area, area.bell.ring_from(seen))
             && mailbox.retract();
-        // SAFETY: the line holds the function until we move it back, and nobody writes it: the
-        // target too only borrows it.
-        run_local(unsafe { &(*line).f }, &shared.panics);
+        if let Some(run_local) = run_local {
+            self.look_again(cpu, seen);
+            // SAFETY: the line holds the function until we move it back, and nobody writes it: the
+            // target too only borrows it.
+            run_local(unsafe { &(*line).f }, &shared.panics);
+        }
         let refused = refused || self.wait_for_mail(waiter, cpu, area, mailbox);
         // SAFETY: done or retracted: the function is ours alone again and moves back to its home.
         mailbox.payload(|_| unsafe { home.write(ManuallyDrop::take(&mut (*line).f)) });
@@ -147,15 +156,14 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         me: CpuId,
         targets: &mut CpuMask<W>,
         shared: &Shared<F, P>,
-        run_local: impl FnOnce(&F, &PanicSlot<P>),
+        run_local: Option<impl FnOnce(&F, &PanicSlot<P>)>,
     ) where
         F: Fn(CpuId) + Sync,
     {
         let local = &self.own(me).local;
         if local.mailing() != 0 {
             // We interrupted a call of this CPU, whose lines and record are in use.
-            run_local(&shared.f, &shared.panics);
-            *targets = self.queue_in_batches(waiter, targets, shared);
+            *targets = self.queue_in_batches(waiter, targets, shared, run_local);
             return;
         }
         local.set_mailing(MAILING_TO_ALL);
@@ -164,6 +172,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             ran: targets,
             kicks: CpuMask::EMPTY,
             kicked: 0,
+            unrung: CpuMask::EMPTY,
             any_rest: false,
         };
         let words = self.nr_words().min(W);
@@ -177,7 +186,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             self.request_rest(me, run_requested::<P, F>, data, &mut out);
         }
         self.kick(&out);
-        run_local(&shared.f, &shared.panics);
+        if run_local.is_some() {
+            for cpu in &out.unrung {
+                self.look_again(cpu, bell::POLLING);
+            }
+        }
+        shared.run(run_local);
         for w in 0..words {
             for cpu in out.ran.in_word(w) {
                 let area = self.own(cpu);
@@ -214,6 +228,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         // is what `run` expects, and `broadcast` waits before the data goes.
         unsafe { mailbox.publish(run, |payload| payload.cast::<*const ()>().write(data)) };
         if seen == bell::POLLING {
+            out.unrung.insert(cpu);
             return;
         }
         match area.bell.ring_from(seen) {
@@ -279,13 +294,26 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
     }
 
-    /// Several CPUs, from a thread that is none: records on this stack, a batch at a time.
+    /// Before a local run: a target that was not rung because it seemed to poll (`seen`) is rung if it
+    /// stopped, for it may have looked before the call was there (E8). One that left is found when
+    /// it is waited for.
+    #[inline]
+    fn look_again(&self, cpu: CpuId, seen: u32) {
+        if seen == bell::POLLING {
+            let area = self.own(cpu);
+            self.act(cpu, area, area.bell.ring_unless_polling());
+        }
+    }
+
+    /// Several CPUs, from a thread that is none or from within another call: records on this stack, a
+    /// batch at a time; the local run overlaps the first.
     #[cold]
     fn queue_in_batches<F>(
         &self,
         waiter: Waiter,
         targets: &CpuMask<W>,
         shared: &Shared<F, P>,
+        mut run_local: Option<impl FnOnce(&F, &PanicSlot<P>)>,
     ) -> CpuMask<W>
     where
         F: Fn(CpuId) + Sync,
@@ -303,7 +331,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             if queued == 0 {
                 return ran;
             }
-            ran = ran.or(&self.run_batch(waiter, &batch[..queued]));
+            let meanwhile = || shared.run(run_local.take());
+            ran = ran.or(&self.run_batch(waiter, &batch[..queued], meanwhile));
             for (cpu, record) in batch.into_iter().flatten() {
                 if ran.contains(cpu)
                     // SAFETY: 1 — `run_batch` waited for it.
@@ -315,8 +344,13 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
     }
 
-    /// Queues the records of a batch and waits for all that were accepted.
-    fn run_batch<F: FnOnce()>(&self, waiter: Waiter, batch: &[Queued<F, P>]) -> CpuMask<W> {
+    /// Queues the records of a batch, runs `meanwhile`, and waits for all that were accepted.
+    fn run_batch<F: FnOnce()>(
+        &self,
+        waiter: Waiter,
+        batch: &[Queued<F, P>],
+        meanwhile: impl FnOnce(),
+    ) -> CpuMask<W> {
         let mut ran = CpuMask::EMPTY;
         for (cpu, record) in batch.iter().flatten() {
             let area = self.own(*cpu);
@@ -327,6 +361,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 ran.insert(*cpu);
             }
         }
+        meanwhile();
         for (cpu, record) in batch.iter().flatten().filter(|(cpu, _)| ran.contains(*cpu)) {
             let suspect = Suspect::running(*cpu, record.request());
             self.wait_for(waiter, suspect, || record.is_done());
@@ -341,6 +376,16 @@ pub(crate) struct Shared<F, P: Platform> {
     pub(crate) f: F,
     /// Where its panics go.
     pub(crate) panics: PanicSlot<P>,
+}
+
+impl<F, P: Platform> Shared<F, P> {
+    /// The local run, if there is one.
+    #[inline]
+    fn run(&self, run_local: Option<impl FnOnce(&F, &PanicSlot<P>)>) {
+        if let Some(run_local) = run_local {
+            run_local(&self.f, &self.panics);
+        }
+    }
 }
 
 /// What a mailbox line carries of a broadcast to one CPU.
@@ -358,6 +403,8 @@ struct FanOut<'a, const W: usize> {
     kicks: CpuMask<W>,
     /// How many those are.
     kicked: usize,
+    /// Those that were not rung: they seemed to poll.
+    unrung: CpuMask<W>,
     /// Is the line of some target another source's?
     any_rest: bool,
 }

@@ -25,7 +25,6 @@ use crate::error::{HotplugError, StartError};
 use crate::params::BootParams;
 use crate::platform::{Platform, Report, StallCause};
 use crate::post;
-use crate::queue::Chain;
 #[cfg(not(loom))]
 use crate::sleep;
 use crate::smp::{PER_WORD, Smp};
@@ -505,16 +504,14 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     pub(crate) fn close_cpu(&self, me: CpuId) {
         let area = self.own(me);
         let context = self.context(me);
-        // Tasks behind one that takes its own CPU offline come first.
-        // SAFETY: the CPU's own cell, in its task context; 1 of `run` — our queue, our context.
+        // Tasks may sleep, so they run before interrupts go off; later ones are refused. Each is taken
+        // alone: one that drops another which is queued behind it finds it and runs it.
+        // SAFETY: 1 — we are this CPU, in its task context.
         unsafe {
-            area.tasks
-                .with_mut(|tasks| tasks.replace(Chain::EMPTY))
-                .run(&context);
-        };
-        // May sleep, so it runs before interrupts go off; later ones are refused.
-        // SAFETY: 1 of `run` — our queue, our context.
-        unsafe { area.queues.sleeping.close().run(&context) };
+            self.run_every_task(me, area);
+            area.keep_tasks(area.queues.sleeping.close());
+            self.run_every_task(me, area);
+        }
         self.platform.irqs_save();
         self.hotplug
             .callbacks()

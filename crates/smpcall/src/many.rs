@@ -132,13 +132,13 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             f,
             panics: PanicSlot::<P>::new(),
         };
-        let run_local = |f: &F, panics: &PanicSlot<P>| {
-            if let Some(here) = here
-                && let Err(panic) = self.catch_here::<F, ()>(here, || f(here))
-            {
-                panics.put(&self.platform, here, panic);
+        let run_local = here.map(|here| {
+            move |f: &F, panics: &PanicSlot<P>| {
+                if let Err(panic) = self.catch_here::<F, ()>(here, || f(here)) {
+                    panics.put(&self.platform, here, panic);
+                }
             }
-        };
+        });
         self.fan_out(self.waiter(me), &mut targets, &mut shared, run_local);
         here.map(|here| targets.insert(here));
         match shared.panics.take() {

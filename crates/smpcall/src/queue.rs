@@ -195,7 +195,6 @@ impl Chain {
     };
 
     /// Is there none?
-    #[cfg(not(loom))]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_null()
     }

@@ -18,7 +18,7 @@ use crate::error::{CallError, Refused};
 use crate::job::Outcome;
 use crate::platform::Platform;
 use crate::post;
-use crate::queue::Detached;
+use crate::queue::{Chain, Detached};
 use crate::record::Record;
 use crate::smp::Smp;
 
@@ -168,7 +168,20 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     }
 }
 
-#[cfg(not(loom))]
+impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
+    /// Runs the tasks of a CPU that leaves until there is none, whatever its interrupts are.
+    ///
+    /// # Safety
+    /// 1. The caller is that CPU, in its task context.
+    pub(crate) unsafe fn run_every_task(&self, me: CpuId, area: &Area<W, D>) {
+        // SAFETY: 1.
+        while let Some(task) = unsafe { area.next_task() } {
+            // SAFETY: 1 of `run` — our queue's node, our context.
+            unsafe { task.run(&self.context(me)) };
+        }
+    }
+}
+
 impl<const W: usize, const D: usize> Area<W, D> {
     /// The CPU's next task, oldest first. What was detached from the queue and has not run stays
     /// in the area, so that a task that waits lets the ones behind it run.
@@ -186,7 +199,17 @@ impl<const W: usize, const D: usize> Area<W, D> {
         })
     }
 
+    /// Detached tasks that have not run: those of the closed queue of a CPU that leaves.
+    ///
+    /// # Safety
+    /// 1. The caller is the CPU, in its task context, and all that was detached before has run.
+    pub(crate) unsafe fn keep_tasks(&self, detached: Chain) {
+        // SAFETY: 1 — nobody else touches the cell, and the reference ends here.
+        self.tasks.with_mut(|tasks| unsafe { *tasks = detached });
+    }
+
     /// Is a task detached or queued? Only the CPU itself may ask.
+    #[cfg(not(loom))]
     fn has_tasks(&self) -> bool {
         // SAFETY: the CPU's own cell.
         let detached = self.tasks.with(|tasks| unsafe { !(*tasks).is_empty() });
@@ -216,7 +239,7 @@ pub(crate) unsafe fn wait_for_dropped_task<P: Platform, const W: usize, const D:
     if queued() {
         this.platform.fatal(format_args!(
             "a Csd that is queued as a task on CPU {target} was dropped on that CPU where its \
-             tasks cannot run: with interrupts off, in a called function, or in a task before it"
+             tasks cannot run: with interrupts off or in a called function"
         ));
     }
 }
