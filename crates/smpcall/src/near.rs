@@ -134,7 +134,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             if let Err(error) = self.may_wait(me) {
                 return Err(Refused::new(error, f));
             }
-            match self.call_remote(waiter, cpu, f, || ()) {
+            match self.call_remote(waiter, cpu, f, |_| ()) {
                 Ok(outcome) => return Ok((cpu, self.unwrap(outcome))),
                 Err(refused) => f = refused.closure,
             }
