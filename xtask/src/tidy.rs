@@ -20,7 +20,6 @@ const MAX_LINES: usize = 400;
 const OVERLONG: &[(&str, usize)] = &[
     ("crates/smpcall/src/call.rs", 480),
     ("crates/smpcall/src/cpu.rs", 490),
-    ("crates/smpcall/src/fan_out.rs", 440),
     ("crates/smpcall/src/hotplug.rs", 600),
     ("crates/smpcall/src/ticket.rs", 640),
     ("crates/smpcall/src/trace.rs", 430),

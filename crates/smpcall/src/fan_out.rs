@@ -1,11 +1,9 @@
 //! How a waited broadcast goes out and comes back.
 //!
 //! One remote target is a call; more get the source's mailbox lines there, one cache line each way and
-//! target; a target whose line another source owns gets the source's broadcast record. A
-//! thread that is no CPU has neither and queues stack records in batches. IPIs are collected and go
-//! out by multicast; the local run comes between sending and waiting. The local run may wait for the
-//! remote ones, so a target that was not rung, because it seemed to poll, is looked at once more
-//! before it (E8).
+//! target, or the source's broadcast record where another source owns the line. A thread that is no CPU
+//! has neither (`batch`). IPIs go out by multicast; then comes the local run, then the wait. The local run
+//! may wait for the remote ones, so a target that was not rung is looked at again before it (E8).
 
 use core::mem::ManuallyDrop;
 use core::ptr;
@@ -14,20 +12,12 @@ use crate::area::{MAILBOXES, MAILING_TO_ALL};
 use crate::bell::{self, Ring};
 use crate::broadcast::BroadcastFn;
 use crate::cpu::{CpuId, CpuMask, Crowd};
-use crate::job::Outcome;
 use crate::mailbox::{MailFn, Mailbox, Payload};
 use crate::panics::PanicSlot;
 use crate::platform::Platform;
 use crate::queue::Context;
-use crate::record::Record;
 use crate::smp::{Smp, Waiter};
 use crate::stall::{Suspect, run_named};
-
-/// A record of a batch, with its target.
-type Queued<F, P> = Option<(CpuId, Record<F, Outcome<P, ()>>)>;
-
-/// How many records a foreign thread keeps on its stack at a time.
-const FOREIGN_BATCH: usize = 16;
 
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Runs the function on the targets and, if it is to run here too, `run_local`, and waits. Takes
@@ -294,79 +284,14 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
     }
 
-    /// Before a local run: a target that was not rung because it seemed to poll (`seen`) is rung if it
-    /// stopped, for it may have looked before the call was there (E8). One that left is found when
-    /// it is waited for.
+    /// Before a local run: rings a target that was not rung because it seemed to poll (`seen`) and has
+    /// stopped (E8). One that left is found when it is waited for.
     #[inline]
     fn look_again(&self, cpu: CpuId, seen: u32) {
         if seen == bell::POLLING {
             let area = self.own(cpu);
             self.act(cpu, area, area.bell.ring_unless_polling());
         }
-    }
-
-    /// Several CPUs, from a thread that is none or from within another call: records on this stack, a
-    /// batch at a time; the local run overlaps the first.
-    #[cold]
-    fn queue_in_batches<F>(
-        &self,
-        waiter: Waiter,
-        targets: &CpuMask<W>,
-        shared: &Shared<F, P>,
-        mut run_local: Option<impl FnOnce(&F, &PanicSlot<P>)>,
-    ) -> CpuMask<W>
-    where
-        F: Fn(CpuId) + Sync,
-    {
-        let mut ran = CpuMask::EMPTY;
-        let mut rest = targets.iter();
-        loop {
-            let mut batch = [const { None }; FOREIGN_BATCH];
-            let mut queued = 0;
-            for cpu in rest.by_ref().take(FOREIGN_BATCH) {
-                let f = &shared.f;
-                batch[queued] = Some((cpu, Record::<_, Outcome<P, ()>>::new(move || f(cpu))));
-                queued += 1;
-            }
-            if queued == 0 {
-                return ran;
-            }
-            let meanwhile = || shared.run(run_local.take());
-            ran = ran.or(&self.run_batch(waiter, &batch[..queued], meanwhile));
-            for (cpu, record) in batch.into_iter().flatten() {
-                if ran.contains(cpu)
-                    // SAFETY: 1 — `run_batch` waited for it.
-                    && let Err(panic) = unsafe { record.into_outcome() }
-                {
-                    shared.panics.put(&self.platform, cpu, panic);
-                }
-            }
-        }
-    }
-
-    /// Queues the records of a batch, runs `meanwhile`, and waits for all that were accepted.
-    fn run_batch<F: FnOnce()>(
-        &self,
-        waiter: Waiter,
-        batch: &[Queued<F, P>],
-        meanwhile: impl FnOnce(),
-    ) -> CpuMask<W> {
-        let mut ran = CpuMask::EMPTY;
-        for (cpu, record) in batch.iter().flatten() {
-            let area = self.own(*cpu);
-            self.trace_queue::<F>(*cpu, record.request());
-            // SAFETY: 1 — new, and waited for below, before the caller's borrow ends; 2 — our queue.
-            let pushed = unsafe { record.push::<P, ()>(&area.queues.waited) };
-            if self.announce_waited(*cpu, area, pushed) {
-                ran.insert(*cpu);
-            }
-        }
-        meanwhile();
-        for (cpu, record) in batch.iter().flatten().filter(|(cpu, _)| ran.contains(*cpu)) {
-            let suspect = Suspect::running(*cpu, record.request());
-            self.wait_for(waiter, suspect, || record.is_done());
-        }
-        ran
     }
 }
 
@@ -381,7 +306,7 @@ pub(crate) struct Shared<F, P: Platform> {
 impl<F, P: Platform> Shared<F, P> {
     /// The local run, if there is one.
     #[inline]
-    fn run(&self, run_local: Option<impl FnOnce(&F, &PanicSlot<P>)>) {
+    pub(crate) fn run(&self, run_local: Option<impl FnOnce(&F, &PanicSlot<P>)>) {
         if let Some(run_local) = run_local {
             run_local(&self.f, &self.panics);
         }

@@ -35,6 +35,7 @@
 #![cfg_attr(not(test), no_std)]
 
 mod area;
+mod batch;
 mod bell;
 mod broadcast;
 mod call;
