@@ -133,6 +133,15 @@ impl Options {
         }
     }
 
+    /// A short run of the torture, as `cargo xtask test` makes it.
+    pub(crate) fn torture(arch: Arch, smp: u32, seconds: u64) -> Options {
+        Options {
+            suite: Suite::Torture,
+            seconds: Some(seconds),
+            ..Options::conformance(arch, smp)
+        }
+    }
+
     /// The limits of patience: more for many CPUs, which share the host's few.
     fn limits(&self) -> Limits {
         let (seconds, smp) = (self.seconds.unwrap_or(30), u64::from(self.smp));
@@ -202,6 +211,9 @@ pub(crate) fn boot(options: &Options) -> Result<Outcome> {
     let kernel_of_ours = options.kernel.is_none() && options.example.is_none();
     if kernel_of_ours && options.suite == Suite::Conformance && report.passed + report.failed == 0 {
         faults.push("no case ran".to_owned());
+    }
+    if kernel_of_ours && options.suite == Suite::Torture && !report.tortured {
+        faults.push("no torture ended".to_owned());
     }
     for fault in &faults {
         eprintln!(

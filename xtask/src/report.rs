@@ -36,6 +36,8 @@ pub(crate) struct Report {
     pub end: Option<bool>,
     /// The case that has begun and not ended.
     pub running: Option<String>,
+    /// Is there the record of a torture that went well?
+    pub tortured: bool,
     /// The guest's own count of cases.
     tally: Option<(u64, u64)>,
     /// Boot parameters that the guest did not understand.
@@ -50,6 +52,10 @@ impl Report {
         if line.starts_with('{') {
             let record: serde_json::Result<Map<String, Value>> = serde_json::from_str(line);
             self.garbled += u64::from(record.is_err());
+            self.tortured |= record.as_ref().is_ok_and(|record| {
+                record.get("type") == Some(&"torture".into())
+                    && record.get("ok") == Some(&true.into())
+            });
             return if record.is_ok() {
                 Kind::Record
             } else {
@@ -164,5 +170,10 @@ mod tests {
         );
         assert_eq!(report.line(r#"{"type":"icount","#), Kind::Talk);
         assert_eq!(report.garbled, 1);
+        assert!(!report.tortured);
+        report.line(r#"{"type":"torture","ok":false}"#);
+        assert!(!report.tortured);
+        report.line(r#"{"type":"torture","ok":true}"#);
+        assert!(report.tortured);
     }
 }

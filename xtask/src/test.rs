@@ -54,6 +54,8 @@ enum Run {
     Builds(Arch),
     /// The kernel boots with so many CPUs and its cases pass.
     Boots(Arch, u32),
+    /// The kernel boots with four CPUs and stands the torture for a few seconds.
+    Tortures(Arch),
 }
 
 /// All checks: add one by adding a line.
@@ -78,6 +80,9 @@ const STEPS: &[(&str, Run)] = &[
     ("boot-riscv64-1", Run::Boots(Riscv64, 1)),
     ("boot-riscv64-2", Run::Boots(Riscv64, 2)),
     ("boot-riscv64-4", Run::Boots(Riscv64, 4)),
+    ("torture-x86_64-4", Run::Tortures(X86_64)),
+    ("torture-aarch64-4", Run::Tortures(Aarch64)),
+    ("torture-riscv64-4", Run::Tortures(Riscv64)),
 ];
 
 /// Runs the steps that are named, or all; the exit code is 1 if anything failed, 2 for a bad name.
@@ -148,6 +153,10 @@ fn perform(step: Run) -> Result<Counts> {
         Run::Builds(arch) => {
             println!("{}", image::build(arch, Image::Kernel)?.display());
             Ok(true.into())
+        }
+        Run::Tortures(arch) => {
+            let outcome = qemu::boot(&qemu::Options::torture(arch, 4, 5))?;
+            Ok(outcome.faults.is_empty().into())
         }
         Run::Boots(arch, smp) => {
             let outcome = qemu::boot(&qemu::Options::conformance(arch, smp))?;

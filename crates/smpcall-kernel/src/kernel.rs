@@ -7,7 +7,7 @@ use smpcall_metal::{Boot, MAX_CPUS, Metal, WORDS, println, raw};
 
 use smpcall_torture::report::Line;
 
-use crate::{bench, lab};
+use crate::{bench, lab, torture};
 
 /// The core's instance.
 pub(crate) type Kernel = Smp<Metal, WORDS>;
@@ -38,6 +38,7 @@ fn main(boot: &'static Boot) -> ! {
     let ok = match option(boot.cmdline, "suite") {
         Some("bench") => bench::run(),
         None | Some("conformance") => lab::conformance(),
+        Some("torture") => torture::run(boot.cmdline),
         Some(other) => {
             println!("smpcall: no such suite: {other}");
             false

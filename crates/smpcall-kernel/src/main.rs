@@ -12,6 +12,8 @@ mod bench;
 mod kernel;
 #[cfg(target_os = "none")]
 mod lab;
+#[cfg(target_os = "none")]
+mod torture;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

@@ -18,6 +18,7 @@ use smpcall::{CpuId, CpuMask, Csd, HotplugError, Platform, Smp};
 use crate::lab::Lab;
 use crate::rng::Rng;
 
+mod knobs;
 mod letter;
 pub mod op;
 mod posted;
@@ -26,6 +27,7 @@ mod summary;
 mod waited;
 mod work;
 
+pub use knobs::BadKnob;
 pub use op::Op;
 pub use room::{FAULTS, Fault, Room};
 pub use summary::{Progress, Summary};
