@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args as Group, Parser, Subcommand};
 use smpcall_hosted::CpuMask;
-use smpcall_torture::torture::Op;
+use smpcall_torture::torture::{FOREIGNERS, Op};
 
 use crate::svg::Pictures;
 
@@ -120,6 +120,18 @@ pub(crate) struct TortureOptions {
     /// How often a kind of operation is chosen; those that are not named then never are
     #[arg(long = "weight", value_name = "NAME=WEIGHT", value_parser = crate::torture::weight)]
     pub(crate) weights: Vec<(Op, u32)>,
+    /// How many threads that are no CPU make calls too
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(..FOREIGNERS as u64))]
+    pub(crate) foreigners: u64,
+    /// Before the work begins, in milliseconds
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+    pub(crate) holdoff_ms: u64,
+    /// Between two rows of figures while it runs, in seconds; 0: none but the last
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    pub(crate) stat_interval: u64,
+    /// Count calls by pairs of CPUs, and check at the end that those sent are those that ran
+    #[arg(long)]
+    pub(crate) counters: bool,
     /// Between taking a CPU down and bringing it back, in milliseconds; 0: none goes
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
     pub(crate) hotplug_interval_ms: u64,

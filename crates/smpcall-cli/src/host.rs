@@ -19,6 +19,11 @@ pub(crate) fn boot(cpus: Option<&CpuChoice>) -> Result<Machine, Failure> {
     builder(cpus).boot().map_err(boot_failure)
 }
 
+/// Boots what was built.
+pub(crate) fn start(builder: Builder) -> Result<Machine, Failure> {
+    builder.boot().map_err(boot_failure)
+}
+
 /// As [`boot`], with a kernel's command line.
 pub(crate) fn boot_with(cpus: Option<&CpuChoice>, cmdline: &str) -> Result<Machine, Failure> {
     let capacity = smpcall_hosted::CpuMask::CAPACITY as u32;

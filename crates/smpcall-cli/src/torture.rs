@@ -7,10 +7,10 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::ProgressBar;
-use serde_json::Value;
+use serde_json::{Value, json};
 use smpcall_hosted::{Hosted, HostedSmp, Machine, ROOM, WORDS};
 use smpcall_torture::Lab;
-use smpcall_torture::torture::{Op, Progress, Room, Summary, Torture, op};
+use smpcall_torture::torture::{FOREIGNERS, Op, Progress, Room, Summary, Torture, op};
 
 use crate::args::{Common, TortureOptions};
 use crate::output::{self, Format};
@@ -33,6 +33,19 @@ impl Lab<WORDS, ROOM> for Rack {
         self.smp().platform().kicks() + self.smp().platform().wakes()
     }
 
+    fn threads(&self) -> usize {
+        FOREIGNERS - 1
+    }
+
+    fn beside(&self, threads: usize, work: &(dyn Fn(usize) + Sync), lead: &mut dyn FnMut()) {
+        std::thread::scope(|scope| {
+            for i in 0..threads {
+                scope.spawn(move || work(i));
+            }
+            lead();
+        });
+    }
+
     fn log(&self, line: fmt::Arguments<'_>) {
         eprintln!("smpcall: {line}");
     }
@@ -41,9 +54,21 @@ impl Lab<WORDS, ROOM> for Rack {
 /// Runs and shows.
 pub(crate) fn run(common: &Common, options: &TortureOptions) -> Verdict {
     let torture = plan(options)?;
-    let rack = Rack(host::boot(common.cpus.as_ref())?);
+    let mut builder = host::builder(common.cpus.as_ref());
+    if options.counters {
+        builder = builder.trace(0);
+    }
+    let rack = Rack(host::start(builder)?);
     let bar = output::progress(torture.seconds * 1000, "torturing");
-    let mut tell = |progress: &Progress| show_progress(&bar, progress);
+    let mut figures = Figures {
+        format: common.format(),
+        interval_ns: options.stat_interval * 1_000_000_000,
+        next_ns: options.stat_interval * 1_000_000_000,
+    };
+    let mut tell = |progress: &Progress| {
+        show_progress(&bar, progress);
+        figures.tell(&bar, progress);
+    };
     let summary = torture
         .run(&rack, &COUNTS, &mut tell)
         .ok_or_else(|| Failure::Usage("--weight: every weight is 0".into()))?;
@@ -67,6 +92,8 @@ fn plan(options: &TortureOptions) -> Result<Torture, Failure> {
     let mut torture = Torture {
         seed: options.seed.unwrap_or_else(any_seed),
         seconds: options.seconds,
+        foreigners: options.foreigners,
+        holdoff_ms: options.holdoff_ms,
         hotplug_interval_ms: options.hotplug_interval_ms,
         hotplug_holdoff_ms: options.hotplug_holdoff_ms,
         stutter_ms: options.stutter_ms,
@@ -103,12 +130,47 @@ pub(crate) fn weight(text: &str) -> Result<(Op, u32), String> {
     Ok((op, weight))
 }
 
-fn show_progress(bar: &ProgressBar, progress: &Progress) {
-    bar.set_position(progress.elapsed_ns / 1_000_000);
-    bar.set_message(format!(
+/// Figures at intervals, while it runs.
+struct Figures {
+    format: Format,
+    interval_ns: u64,
+    next_ns: u64,
+}
+
+impl Figures {
+    fn tell(&mut self, bar: &ProgressBar, progress: &Progress) {
+        if self.interval_ns == 0 || progress.elapsed_ns < self.next_ns {
+            return;
+        }
+        self.next_ns = progress.elapsed_ns + self.interval_ns;
+        if self.format == Format::Human {
+            let seconds = progress.elapsed_ns / 1_000_000_000;
+            bar.suspend(|| eprintln!("smpcall: after {seconds} s: {}", said(progress)));
+            return;
+        }
+        let row = json!({
+            "type": "torture_progress",
+            "elapsed_ns": progress.elapsed_ns,
+            "operations": progress.operations,
+            "hotplug_cycles": progress.hotplug_cycles,
+            "errors": progress.errors,
+            "online": progress.online,
+        });
+        // A closed standard output shows when the last row is written.
+        let _ = output::rows(self.format, &[row]);
+    }
+}
+
+fn said(progress: &Progress) -> String {
+    format!(
         "{} operations, {} hotplug cycles, {} errors, {} CPUs online",
         progress.operations, progress.hotplug_cycles, progress.errors, progress.online
-    ));
+    )
+}
+
+fn show_progress(bar: &ProgressBar, progress: &Progress) {
+    bar.set_position(progress.elapsed_ns / 1_000_000);
+    bar.set_message(said(progress));
 }
 
 fn show(rack: &Rack, summary: &Summary) -> std::io::Result<()> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smpcall_hosted::{CpuId, Hosted, HostedSmp, Machine, ROOM, WORDS};
 use smpcall_torture::Lab;
 use smpcall_torture::torture::op::OPS;
-use smpcall_torture::torture::{Op, Room, Summary, Torture};
+use smpcall_torture::torture::{FOREIGNERS, Op, Room, Summary, Torture};
 
 /// A machine under torture.
 struct Rack(Machine);
@@ -22,6 +22,19 @@ impl Lab<WORDS, ROOM> for Rack {
 
     fn kicks(&self) -> u64 {
         self.smp().platform().kicks() + self.smp().platform().wakes()
+    }
+
+    fn threads(&self) -> usize {
+        FOREIGNERS - 1
+    }
+
+    fn beside(&self, threads: usize, work: &(dyn Fn(usize) + Sync), lead: &mut dyn FnMut()) {
+        std::thread::scope(|scope| {
+            for i in 0..threads {
+                scope.spawn(move || work(i));
+            }
+            lead();
+        });
     }
 
     fn log(&self, line: fmt::Arguments<'_>) {
@@ -40,10 +53,18 @@ fn assert_clean(summary: &Summary) {
     eprintln!("{summary}");
     assert!(summary.ok, "{summary}");
     assert_eq!(summary.errors, 0);
+    // A computer with far too much to do gets through a few dozen, which need not be of every kind.
+    if summary.operations < ENOUGH {
+        return;
+    }
     for (name, done) in summary.by_operation {
         assert!(done > 0, "no {name} in {summary}");
     }
+    assert!(summary.hotplug_cycles > 0, "{summary}");
 }
+
+/// So many operations are of every kind, but for one time in millions.
+const ENOUGH: u64 = 10_000;
 
 #[test]
 fn five_seconds_on_eight_cpus_from_a_foreign_thread_find_nothing() {
@@ -54,7 +75,6 @@ fn five_seconds_on_eight_cpus_from_a_foreign_thread_find_nothing() {
     };
     let summary = torture.run(&rack(8), &ROOMS[0], &mut |_| ()).expect("runs");
     assert_clean(&summary);
-    assert!(summary.hotplug_cycles > 0, "{summary}");
 }
 
 #[test]

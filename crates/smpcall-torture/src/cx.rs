@@ -167,7 +167,10 @@ impl<'l, L: Lab<W, D>, const W: usize, const D: usize> Cx<'l, L, W, D> {
 
     /// One turn of a wait.
     fn turn(&self, spins: u32) {
-        self.smp().poll();
+        // Where calls interrupt, a look would hide an interrupt that was lost.
+        if L::P::WAITERS_SERVE {
+            self.smp().poll();
+        }
         self.smp().platform().relax(spins);
     }
 

@@ -23,6 +23,23 @@ pub trait Lab<const W: usize, const D: usize>: Sync + 'static {
         true
     }
 
+    /// May the system fail to start a CPU, for that is what is tried?
+    fn may_fail_to_start(&self) -> bool {
+        false
+    }
+
+    /// How many threads that are no CPU the system can run.
+    fn threads(&self) -> usize {
+        0
+    }
+
+    /// Runs `work` with 0, 1 and so on in so many threads that are no CPU, `lead` here meanwhile; returns
+    /// when all have ended.
+    fn beside(&self, threads: usize, work: &(dyn Fn(usize) + Sync), lead: &mut dyn FnMut()) {
+        let _ = (threads, work);
+        lead();
+    }
+
     /// Does a panic of a called function reach the caller, instead of stopping the machine?
     fn catches_panics(&self) -> bool {
         false

@@ -7,17 +7,26 @@
 //! once: what runs then had lost its wake-up, what still does not was lost itself.
 //!
 //! A seed gives each CPU its own stream of choices: how far it gets depends on time, what it does does
-//! not. Neighbours: `op` names the operations, `work` chooses, `waited` and `posted`
-//! do them, `letter` arrives, `room` keeps the counts.
+//! not. Neighbours: `knobs` are words for it, `op` names the operations, `work` chooses, `waited` and
+//! `posted` do them, `letter` arrives, `hotplug` takes CPUs down and up, `end` waits for the last
+//! operations, `room` keeps the counts.
+//!
+//! An operation that only one system has (a thread that attaches as a CPU, a function that interrupts
+//! another at any instruction) gets an [`Op`] here and a method of [`Lab`] that does it and
+//! answers whether it could; the default cannot.
 
 use core::pin::pin;
 use core::sync::atomic::Ordering;
 
-use smpcall::{CpuId, CpuMask, Csd, HotplugError, Platform, Smp};
+use smpcall::{CpuId, CpuMask, Csd, Platform, Smp};
 
 use crate::lab::Lab;
 use crate::rng::Rng;
+use hotplug::Hotplug;
+use letter::Source;
 
+mod end;
+mod hotplug;
 mod knobs;
 mod letter;
 pub mod op;
@@ -29,13 +38,10 @@ mod work;
 
 pub use knobs::BadKnob;
 pub use op::Op;
-pub use room::{FAULTS, Fault, Room};
+pub use room::{FAULTS, FOREIGNERS, Fault, Room};
 pub use summary::{Progress, Summary};
 
 const MS: u64 = 1_000_000;
-
-/// How long the end of a run waits for its last operations, before and after the nudge.
-const PATIENCE_NS: u64 = 20_000 * MS;
 
 /// A run to be: its knobs.
 ///
@@ -52,6 +58,11 @@ pub struct Torture {
     pub seconds: u64,
     /// How often each kind of operation is chosen; `None`: the default if all are, else never.
     pub weights: [Option<u32>; op::OPS],
+    /// How many threads that are no CPU work beside the runner, at most [`FOREIGNERS`] less one; where
+    /// the system has threads ([`Lab::beside`]).
+    pub foreigners: u64,
+    /// How long before the work begins.
+    pub holdoff_ms: u64,
     /// Pause between taking a CPU down and bringing it back, and before the next; 0: never.
     pub hotplug_interval_ms: u64,
     /// How long before the first CPU goes down.
@@ -62,6 +73,8 @@ pub struct Torture {
     pub long_wait_us: u64,
     /// How often progress is told.
     pub progress_ms: u64,
+    /// How long a wait takes before everybody is nudged once, and how long after that before it is lost.
+    pub patience_ms: u64,
 }
 
 impl Default for Torture {
@@ -70,11 +83,14 @@ impl Default for Torture {
             seed: 1,
             seconds: 10,
             weights: [None; op::OPS],
+            foreigners: 2,
+            holdoff_ms: 0,
             hotplug_interval_ms: 20,
             hotplug_holdoff_ms: 50,
             stutter_ms: 0,
             long_wait_us: 0,
             progress_ms: 250,
+            patience_ms: 20_000,
         }
     }
 }
@@ -148,8 +164,12 @@ fn task<L: Lab<W, D>, const W: usize, const D: usize>(
         let runner = runner;
         // SAFETY: the runner waits until its workers have ended (`Runner::end`).
         let runner = unsafe { &*runner.0.cast::<Runner<'_, L, W, D>>() };
-        let worker = runner.room.worker(runner.smp().current_cpu());
-        runner.work(worker);
+        let Some(cpu) = runner.smp().current_cpu() else {
+            return;
+        };
+        let source = Source::task(cpu);
+        let worker = runner.room.worker(source);
+        runner.work(source);
         // ORDERING: Release — what the worker did is visible; the runner may then go.
         worker.running.store(0, Ordering::Release);
     }
@@ -161,55 +181,81 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
     }
 }
 
-/// What takes CPUs down and up.
-struct Hotplug {
-    rng: Rng,
-    next_ns: u64,
-    down: Option<CpuId>,
-    cycles: u64,
-    timeouts: u64,
-}
-
 impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
     fn run(&self, progress: &mut dyn FnMut(&Progress)) -> Summary {
-        let me = self.me;
-        let Torture { seed, seconds, .. } = *self.torture;
-        let mut hotplug = Hotplug {
-            rng: Rng::fork(seed, u64::MAX),
-            next_ns: self.start_ns + self.torture.hotplug_holdoff_ms * MS,
-            down: None,
-            cycles: 0,
-            timeouts: 0,
-        };
-        let others = self.online.iter().filter(|&cpu| Some(cpu) != me);
+        let mut hotplug = Hotplug::new(self);
+        self.pause(self.torture.holdoff_ms * MS);
+        let others = self.online.iter().filter(|&cpu| Some(cpu) != self.me);
         others.for_each(|cpu| self.start_worker(cpu));
-        let mut next_progress = self.start_ns;
-        let own = self.room.worker(me);
+        let foreigners = (FOREIGNERS - 1).min(self.lab.threads());
+        let foreigners = foreigners.min(self.torture.foreigners as usize);
+        let of = |i| self.room.worker(Source::foreign(1 + i));
+        // ORDERING: Relaxed — the threads start after this.
+        (0..foreigners).for_each(|i| of(i).running.store(1, Ordering::Relaxed));
+        let foreign = |i| {
+            self.work(Source::foreign(1 + i));
+            // ORDERING: Release — what the thread did is visible.
+            of(i).running.store(0, Ordering::Release);
+        };
+        self.lab.beside(foreigners, &foreign, &mut || {
+            self.lead(&mut hotplug, progress);
+            // Who joins the threads may be a CPU, and takes no calls of theirs then.
+            // ORDERING: Acquire — pairs with the Release above.
+            let ended = || (0..foreigners).all(|i| of(i).running.load(Ordering::Acquire) == 0);
+            self.wait_patiently(ended, "a thread that is no CPU never ended");
+        });
+        self.end(&mut hotplug);
+        progress(&self.progress(&hotplug));
+        self.summary(&hotplug)
+    }
+
+    /// The runner's own part, until the time is up: work, hotplug, progress.
+    fn lead(&self, hotplug: &mut Hotplug, progress: &mut dyn FnMut(&Progress)) {
+        let source = self.me.map_or(Source::foreign(0), Source::task);
+        let begin = self.now();
+        let mut next_progress = begin;
         loop {
             let now = self.now();
-            if now.saturating_sub(self.start_ns) >= seconds * 1_000 * MS {
+            if now.saturating_sub(begin) >= self.torture.seconds * 1_000 * MS {
                 break;
             }
             if now >= next_progress {
                 next_progress = now + self.torture.progress_ms * MS;
-                progress(&self.progress(&hotplug));
+                progress(&self.progress(hotplug));
             }
             self.stutter(now);
-            self.turn_hotplug(now, &mut hotplug);
-            (0..32).for_each(|_| self.one_operation(own));
+            self.turn_hotplug(now, hotplug);
+            self.one_operation(source);
         }
-        self.end(&mut hotplug);
-        progress(&self.progress(&hotplug));
-        self.summary(&hotplug)
+        // ORDERING: Relaxed — only says when to stop.
+        self.room.rests.store(0, Ordering::Relaxed);
+        self.room.stop.store(1, Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
         self.smp().platform().now_ns()
     }
 
+    /// A point at which calls are taken, where they do not interrupt. Where they do, a look would hide
+    /// an interrupt that was lost.
+    fn poll(&self) {
+        if L::P::WAITERS_SERVE {
+            self.smp().poll();
+        }
+    }
+
+    /// Lets time pass, taking calls.
+    fn pause(&self, ns: u64) {
+        let start = self.now();
+        while self.now().saturating_sub(start) < ns {
+            self.poll();
+            self.smp().platform().relax(1_000);
+        }
+    }
+
     /// Sends the worker of a CPU to work.
     fn start_worker(&self, cpu: CpuId) {
-        let worker = self.room.worker(Some(cpu));
+        let worker = self.room.worker(Source::task(cpu));
         // ORDERING: Relaxed — the post publishes it.
         worker.running.store(1, Ordering::Relaxed);
         let csd = pin!(Csd::new(task::<L, W, D>(Address(
@@ -227,144 +273,9 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
     /// Workers work and rest by turns.
     fn stutter(&self, now: u64) {
         let period = self.torture.stutter_ms * MS;
-        if let Some(turn) = (now - self.start_ns).checked_div(period) {
+        if let Some(turn) = now.saturating_sub(self.start_ns).checked_div(period) {
             // ORDERING: Relaxed — only says when to rest.
             self.room.rests.store((turn % 2) as u32, Ordering::Relaxed);
-        }
-    }
-
-    fn turn_hotplug(&self, now: u64, hotplug: &mut Hotplug) {
-        let interval = self.torture.hotplug_interval_ms * MS;
-        if interval == 0 || !self.lab.may_hotplug() || now < hotplug.next_ns {
-            return;
-        }
-        hotplug.next_ns = now + interval;
-        if let Some(cpu) = hotplug.down {
-            self.bring_up(cpu, hotplug);
-            return;
-        }
-        let n = hotplug.rng.below(self.online.len() as u64) as usize;
-        let Some(cpu) = self
-            .online
-            .iter()
-            .nth(n)
-            .filter(|&cpu| Some(cpu) != self.me)
-        else {
-            return;
-        };
-        match self.smp().cpu_down(cpu) {
-            Ok(()) => hotplug.down = Some(cpu),
-            Err(HotplugError::Timeout) => {
-                hotplug.timeouts += 1;
-                self.restart_if_it_ended(cpu);
-            }
-            // The only CPU of a machine whose runner is a foreign thread.
-            Err(HotplugError::LastCpu) => {}
-            Err(_) => self.room.check(false, Fault::Hotplug),
-        }
-    }
-
-    /// A worker that ended because its CPU was asked to leave, which then stayed.
-    fn restart_if_it_ended(&self, cpu: CpuId) {
-        // ORDERING: Acquire — its last work is over.
-        if self.room.worker(Some(cpu)).running.load(Ordering::Acquire) == 0 {
-            self.start_worker(cpu);
-        }
-    }
-
-    fn bring_up(&self, cpu: CpuId, hotplug: &mut Hotplug) {
-        match self.smp().cpu_up(cpu) {
-            Ok(()) => {
-                hotplug.cycles += 1;
-                hotplug.down = None;
-                self.start_worker(cpu);
-            }
-            Err(HotplugError::Timeout) => hotplug.timeouts += 1,
-            Err(_) => self.room.check(false, Fault::Hotplug),
-        }
-    }
-
-    /// Ends the work: every worker, every post; then every CPU is online again.
-    fn end(&self, hotplug: &mut Hotplug) {
-        // ORDERING: Relaxed — only says when to stop.
-        self.room.rests.store(0, Ordering::Relaxed);
-        self.room.stop.store(1, Ordering::Relaxed);
-        // ORDERING: Acquire — what the workers did is visible, and they use the runner no more.
-        let idle = || {
-            self.room
-                .everyone()
-                .all(|w| w.running.load(Ordering::Acquire) == 0)
-        };
-        self.wait_patiently(idle, "a worker never ended");
-        if let Some(cpu) = hotplug.down {
-            self.bring_up(cpu, hotplug);
-            self.wait_patiently(idle, "a worker never ended");
-        }
-        let settled = || {
-            let (accepted, ran) = self.room.posts();
-            accepted == ran
-        };
-        if self.wait_or_nudge(settled) {
-            return;
-        }
-        let (accepted, ran) = self.room.posts();
-        self.room.check(false, Fault::LostCall);
-        self.lab.log(format_args!(
-            "torture: {accepted} posts were accepted, {ran} ran"
-        ));
-    }
-
-    /// Waits for something that must happen, with a nudge after a while; if it never does, whoever
-    /// fails to do it still uses the runner, so everything stops.
-    fn wait_patiently(&self, done: impl Fn() -> bool, what: &str) {
-        if !self.wait_or_nudge(done) {
-            self.dump(what);
-            self.smp().platform().fatal(format_args!("torture: {what}"));
-        }
-    }
-
-    /// Waits; after a while nudges every CPU and notes a lost wake-up if that helped.
-    fn wait_or_nudge(&self, done: impl Fn() -> bool) -> bool {
-        if self.wait(&done) {
-            return true;
-        }
-        for cpu in &self.smp().online_cpus() {
-            // One that has left meanwhile ran its last calls.
-            let _ = self.smp().nudge(cpu);
-            self.smp().platform().send_ipi(cpu);
-        }
-        let helped = self.wait(&done);
-        self.room.check(!helped, Fault::LostWakeup);
-        helped
-    }
-
-    fn wait(&self, done: &impl Fn() -> bool) -> bool {
-        let start = self.now();
-        while !done() {
-            self.smp().poll();
-            self.smp().run_tasks();
-            self.smp().platform().relax(1_000);
-            if self.now().saturating_sub(start) > PATIENCE_NS {
-                return done();
-            }
-        }
-        true
-    }
-
-    /// Says which CPUs still work.
-    fn dump(&self, what: &str) {
-        self.lab.log(format_args!(
-            "dump: {what}; online {}",
-            self.smp().online_cpus()
-        ));
-        for cpu in &self.online {
-            let worker = self.room.worker(Some(cpu));
-            // ORDERING: Relaxed — a report.
-            if worker.running.load(Ordering::Relaxed) != 0 {
-                let state = self.smp().cpu_state(cpu);
-                self.lab
-                    .log(format_args!("dump: CPU {cpu}: {state:?}, works"));
-            }
         }
     }
 

@@ -244,7 +244,8 @@ pub enum Report<'a> {
     },
 }
 
-/// A wait that takes long.
+/// A wait that takes long. With each report the culprit is interrupted once more, for an interrupt may
+/// have been lost.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Stall<'a> {
@@ -258,8 +259,6 @@ pub struct Stall<'a> {
     pub cause: StallCause,
     /// What the culprit runs for others, where the platform keeps it.
     pub function: Option<&'a str>,
-    /// Is the culprit interrupted once more because of this report?
-    pub interrupted_again: bool,
     /// The caller that waits.
     pub caller: &'a core::panic::Location<'a>,
 }
@@ -340,10 +339,7 @@ impl fmt::Display for Stall<'_> {
             write!(f, ": `{function}`")?;
         }
         write!(f, "; called from {caller}")?;
-        if self.interrupted_again {
-            write!(f, "; CPU {culprit} is interrupted once more")?;
-        }
-        Ok(())
+        write!(f, "; CPU {culprit} is interrupted once more")
     }
 }
 

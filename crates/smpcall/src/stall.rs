@@ -2,7 +2,8 @@
 //!
 //! Nothing here is on a fast path: a waiter comes here after dozens of turns. The first look
 //! starts the clock; after the limit the culprit is named and interrupted once more, for an
-//! interrupt may have been lost; reports repeat at growing intervals, and the end is announced.
+//! interrupt may have been lost, and so may that one: every report, at growing intervals, comes with
+//! one. The end is announced.
 //! A report never ends a wait, because the target may still use what the caller lent; past a second
 //! limit, if there is one, the platform stops everything.
 //!
@@ -189,7 +190,6 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             waited_ns: now.saturating_sub(clock.since_ns),
             cause,
             function,
-            interrupted_again: clock.reports == 1,
             caller: waiter.caller,
         };
         self.platform.report(Report::Stall(stall));
@@ -198,9 +198,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             self.platform
                 .fatal(format_args!("{stall}, which is past the limit"));
         }
-        if stall.interrupted_again {
-            self.interrupt_again(suspect.culprit);
-        }
+        self.interrupt_again(suspect.culprit);
     }
 
     /// What the culprit does, as far as can be seen from here.
@@ -219,7 +217,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         (cause, name.map(|name| name()))
     }
 
-    /// Interrupts the culprit once more, or wakes it: the first time may have been lost.
+    /// Interrupts the culprit once more, or wakes it: the last time may have been lost.
     fn interrupt_again(&self, culprit: CpuId) {
         #[cfg(not(loom))]
         if self.own(culprit).bell.look() == bell::PARKED {

@@ -77,6 +77,9 @@ impl Torture {
             "stutter_ms" => &mut self.stutter_ms,
             "long_wait_us" => &mut self.long_wait_us,
             "progress_ms" => &mut self.progress_ms,
+            "holdoff_ms" => &mut self.holdoff_ms,
+            "patience_ms" => &mut self.patience_ms,
+            "foreigners" => &mut self.foreigners,
             _ => return None,
         })
     }

@@ -9,8 +9,50 @@ use smpcall::{CpuId, Platform};
 use super::room::{Fault, Room, Worker};
 use crate::lab::Lab;
 
-/// The source number of the foreign thread.
-pub(super) const FOREIGN: u32 = (1 << 15) - 1;
+/// Who posts: a CPU's task context, a CPU's handlers, or a thread that is no CPU. Each has an order of
+/// its own among its posts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Source(u32);
+
+/// Set in a source that is a CPU's handlers, and in one that is no CPU.
+const HANDLER: u32 = 1 << 13;
+const FOREIGN: u32 = 1 << 14;
+
+impl Source {
+    pub(super) const fn task(cpu: CpuId) -> Self {
+        Self(cpu.get())
+    }
+
+    pub(super) const fn handler(cpu: CpuId) -> Self {
+        Self(cpu.get() | HANDLER)
+    }
+
+    pub(super) const fn foreign(index: usize) -> Self {
+        Self(index as u32 | FOREIGN)
+    }
+
+    /// The CPU, or the number of the thread.
+    pub(super) const fn place(self) -> Result<CpuId, usize> {
+        if self.0 & FOREIGN == 0 {
+            Ok(CpuId::new(self.0 & !HANDLER))
+        } else {
+            Err((self.0 & !FOREIGN) as usize)
+        }
+    }
+
+    /// Where a target keeps its last number, among [`SOURCES`]; two sources may share a place.
+    const fn slot(self) -> usize {
+        match self.place() {
+            Ok(cpu) => cpu.index() % 64 + 64 * (self.0 & HANDLER != 0) as usize,
+            Err(index) => 63 - index % 64,
+        }
+    }
+
+    /// As a part of a word, never 0.
+    const fn tag(self) -> u64 {
+        self.0 as u64 + 1
+    }
+}
 
 /// What a posted function knows of its post.
 pub(super) struct Letter<L, const W: usize, const D: usize> {
@@ -33,12 +75,12 @@ const ANY_TARGET: u32 = (1 << 15) - 1;
 impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
     pub(super) fn new(
         room: &'static Room<W>,
-        source: u32,
+        source: Source,
         target: Option<CpuId>,
         number: u64,
     ) -> Self {
         let target = target.map_or(ANY_TARGET, CpuId::get);
-        let word = u64::from(source) << 49 | u64::from(target) << NUMBER_BITS;
+        let word = u64::from(source.0) << 49 | u64::from(target) << NUMBER_BITS;
         Self {
             room,
             word: word | (number & ((1 << NUMBER_BITS) - 1)),
@@ -47,9 +89,8 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
     }
 
     /// Who posted it.
-    pub(super) fn source(self) -> Option<CpuId> {
-        let source = (self.word >> 49) as u32;
-        (source != FOREIGN).then(|| CpuId::new(source))
+    pub(super) fn source(self) -> Source {
+        Source((self.word >> 49) as u32)
     }
 
     /// The posted function: checks that it is here, now and for the first time.
@@ -58,10 +99,13 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
         let Some(lab) = (unsafe { self.room.lab::<L>() }) else {
             return;
         };
-        let here = lab.smp().current_cpu();
-        let worker = self.room.worker(here);
+        let Some(here) = lab.smp().current_cpu() else {
+            self.room.check(false, Fault::WrongCpu);
+            return;
+        };
+        let worker = self.room.worker(Source::task(here));
         let target = (self.word >> NUMBER_BITS) as u32 & ANY_TARGET;
-        let right = here.is_some_and(|here| target == ANY_TARGET || here.get() == target);
+        let right = target == ANY_TARGET || here.get() == target;
         self.room.check(
             right && !lab.smp().platform().irqs_enabled(),
             Fault::WrongCpu,
@@ -69,11 +113,52 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
         let number = self.word & ((1 << NUMBER_BITS) - 1);
         // Number 0 is for posts that share no order with others.
         if number != 0 {
-            self.room
-                .check(worker.see((self.word >> 49) as u32, number), Fault::Order);
+            let source = self.source();
+            let in_order = worker.see(source.slot(), source.tag(), number);
+            self.room.check(in_order, Fault::Order);
         }
         // ORDERING: Release — what ran here is over; pairs with `Room::posts`.
         worker.ran.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
+    /// A task: checks that it is here, interrupts on, and behind the task before it.
+    pub(super) fn arrive_as_task(self, place: u64) {
+        // SAFETY: 1 — the room was taken with an `L` by the run that posted this.
+        let lab = unsafe { self.room.lab::<L>() };
+        let target = (self.word >> NUMBER_BITS) as u32 & ANY_TARGET;
+        let right = lab.is_some_and(|lab| {
+            lab.smp().current_cpu() == Some(CpuId::new(target))
+                && lab.smp().platform().irqs_enabled()
+        });
+        self.room.check(right, Fault::WrongCpu);
+        let [_, _, ran] = &self.room.worker(self.source()).rpc;
+        // ORDERING: Release — the task is over; pairs with its source's look.
+        let before = ran.fetch_add(1, Ordering::Release);
+        self.room.check(before < place, Fault::Order);
+    }
+}
+
+/// In a handler: posts a letter of its own, as the next of this CPU's handlers.
+pub(super) fn post_onward<L: Lab<W, D>, const W: usize, const D: usize>(
+    letter: Letter<L, W, D>,
+    next: CpuId,
+) {
+    // SAFETY: 1 — the room was taken with an `L` by this run.
+    let lab = unsafe { letter.room.lab::<L>() };
+    let here = lab.and_then(|lab| lab.smp().current_cpu());
+    let (Some(lab), Some(here)) = (lab, here) else {
+        return;
+    };
+    let source = Source::handler(here);
+    let worker = letter.room.worker(source);
+    // ORDERING: Relaxed, all of them — this CPU's handlers run one after another; the post publishes.
+    let number = worker.handler_number.fetch_add(1, Ordering::Relaxed) + 1;
+    let onward = Letter::<L, W, D>::new(letter.room, source, Some(next), number);
+    worker.accepted.fetch_add(1, Ordering::Relaxed);
+    if lab.smp().post(next, move || onward.arrive()).is_err() {
+        worker.accepted.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -86,11 +171,11 @@ pub(super) fn run_again<L: Lab<W, D>, const W: usize, const D: usize>(
     let left = source.again_left.load(Ordering::Relaxed);
     // SAFETY: 1 — the room was taken with an `L` by this run.
     let lab = unsafe { letter.room.lab::<L>() };
-    if let Some(lab) = lab.filter(|_| left > 1) {
+    let here = lab.and_then(|lab| lab.smp().current_cpu());
+    if let (Some(lab), Some(here)) = (lab.filter(|_| left > 1), here) {
         let smp = lab.smp();
-        let here = smp.current_cpu();
-        let next = smp.online_cpus().iter().find(|&cpu| Some(cpu) > here);
-        let worker = letter.room.worker(here);
+        let next = smp.online_cpus().iter().find(|&cpu| cpu > here);
+        let worker = letter.room.worker(Source::handler(here));
         // ORDERING: Relaxed — before the post, which publishes them.
         source.again_left.store(left - 1, Ordering::Relaxed);
         worker.accepted.fetch_add(1, Ordering::Relaxed);

@@ -1,11 +1,11 @@
 //! The operations that do not wait, and those that wait for what they posted.
 
-use core::pin::pin;
+use core::pin::{Pin, pin};
 use core::sync::atomic::Ordering;
 
-use smpcall::{CallError, CpuId, CpuMask, Csd, Platform, TicketSlot};
+use smpcall::{CallError, CpuId, CpuMask, Csd, TicketSlot};
 
-use super::letter::{Letter, run_again};
+use super::letter::{Letter, post_onward, run_again};
 use super::op::Op;
 use super::room::Fault;
 use super::work::Doing;
@@ -16,7 +16,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
     fn letter(&self, target: Option<CpuId>) -> Letter<L, W, D> {
         // ORDERING: Relaxed — this source's own; its handlers take no numbers.
         let number = self.worker.number.fetch_add(1, Ordering::Relaxed) + 1;
-        Letter::new(self.room(), self.source(), target, number)
+        Letter::new(self.room(), self.source, target, number)
     }
 
     pub(super) fn post(&self, post: impl FnOnce(Letter<L, W, D>) -> Result<(), CallError>) -> u64 {
@@ -60,7 +60,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
     pub(super) fn csd_post(&self) -> u64 {
         let target = self.turn.target;
         // Its two posts have one number, so it has no place in the order.
-        let letter = Letter::<L, W, D>::new(self.room(), self.source(), Some(target), 0);
+        let letter = Letter::<L, W, D>::new(self.room(), self.source, Some(target), 0);
         let csd = pin!(Csd::new(move || letter.arrive()));
         let first = self.counted(|| self.smp().post_csd(target, csd.as_ref()));
         first + self.counted(|| self.smp().post_csd(target, csd.as_ref()))
@@ -69,9 +69,11 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
     /// Posts a descriptor whose function posts it again, and waits until it has had enough.
     pub(super) fn csd_again(&self) -> u64 {
         let (worker, room) = (self.worker, self.room());
-        let letter = Letter::<L, W, D>::new(room, self.source(), None, 0);
-        let from = self.me();
-        let csd = pin!(Csd::new(move || run_again(letter, room.worker(from))));
+        let letter = Letter::<L, W, D>::new(room, self.source, None, 0);
+        let csd = pin!(Csd::new(move || run_again(
+            letter,
+            room.worker(letter.source())
+        )));
         let hops = 1 + self.turn.key as u32 % 4;
         // ORDERING: Relaxed — the post publishes them.
         worker.again_left.store(hops, Ordering::Relaxed);
@@ -94,7 +96,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
         output.store(0, Ordering::Relaxed);
         ran.store(0, Ordering::Relaxed);
         let key = self.turn.key;
-        let letter = Letter::<L, W, D>::new(room, self.source(), Some(target), 0);
+        let letter = Letter::<L, W, D>::new(room, self.source, Some(target), 0);
         // Three words: the letter's two, which say whose RPC it is, and the key.
         let refused = self.counted(|| {
             let post = self.smp().post(target, move || {
@@ -117,7 +119,8 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
         refused
     }
 
-    /// A task in the target's ordinary context; this CPU runs its own tasks while it waits.
+    /// Two tasks in the target's ordinary context, in their order; this CPU runs its own tasks while it
+    /// waits.
     pub(super) fn task_rpc(&self) -> u64 {
         let room = self.room();
         // The runner runs no tasks while it waits for this CPU to leave, which would wait for it.
@@ -127,42 +130,28 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
         let [_, _, ran] = &self.worker.rpc;
         // ORDERING: Relaxed — the post publishes it.
         ran.store(0, Ordering::Relaxed);
-        let from = self.me();
-        let csd = pin!(Csd::new(move || {
-            // SAFETY: 1 — the room was taken with an `L` by this run.
-            let lab = unsafe { room.lab::<L>() };
-            let right = lab.is_some_and(|lab| {
-                lab.smp().current_cpu() == Some(target) && lab.smp().platform().irqs_enabled()
-            });
-            room.check(right, Fault::WrongCpu);
-            // ORDERING: Release — the task is over.
-            room.worker(from).rpc[2].store(1, Ordering::Release);
-        }));
-        let refused = self.refused(self.smp().post_task(target, csd.as_ref()));
-        if refused == 0 {
-            // ORDERING: Acquire — pairs with the Release above.
-            self.wait_for(|| ran.load(Ordering::Acquire) == 1);
+        let letter = Letter::<L, W, D>::new(room, self.source, Some(target), 0);
+        let csds = [1, 2].map(|place| Csd::new(move || letter.arrive_as_task(place)));
+        let csds = pin!(csds);
+        let mut accepted = 0;
+        for csd in csds.as_ref().get_ref() {
+            // SAFETY: an element of a pinned array is pinned.
+            let csd = unsafe { Pin::new_unchecked(csd) };
+            accepted += 1 - self.refused(self.smp().post_task(target, csd));
         }
-        refused
+        // ORDERING: Acquire — the tasks are over.
+        self.wait_for(|| ran.load(Ordering::Acquire) == accepted);
+        2 - accepted
     }
 
     /// A post whose function posts onward, from the target's handler context.
     pub(super) fn nested_post(&self) -> u64 {
         let (room, target) = (self.room(), self.turn.target);
-        let letter = Letter::<L, W, D>::new(room, self.source(), Some(target), 0);
+        let letter = Letter::<L, W, D>::new(room, self.source, Some(target), 0);
         let next = CpuId::new((self.turn.key % u64::from(self.smp().nr_cpu_ids())) as u32);
         self.counted(|| {
             let post = self.smp().post(target, move || {
-                // SAFETY: 1 — the room was taken with an `L` by this run.
-                if let Some(lab) = unsafe { letter.room.lab::<L>() } {
-                    let here = letter.room.worker(lab.smp().current_cpu());
-                    let onward = Letter::<L, W, D>::new(letter.room, 0, Some(next), 0);
-                    // ORDERING: Relaxed — before the post, which publishes it.
-                    here.accepted.fetch_add(1, Ordering::Relaxed);
-                    if lab.smp().post(next, move || onward.arrive()).is_err() {
-                        here.accepted.fetch_sub(1, Ordering::Relaxed);
-                    }
-                }
+                post_onward(letter, next);
                 letter.arrive();
             });
             post.map_err(|refused| refused.error)

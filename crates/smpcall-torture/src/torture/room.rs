@@ -6,13 +6,15 @@
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use smpcall::CpuId;
-
+use super::letter::Source;
 use super::op::{OPS, Op};
 use crate::again::Again;
 
-/// Sources that a target keeps the last number of; of more, some are not checked.
-const SOURCES: usize = 64;
+/// Sources that a target keeps the last number of, half of them handlers; of more, some are not checked.
+const SOURCES: usize = 128;
+
+/// Threads that are no CPU, the runner among them if it is one.
+pub const FOREIGNERS: usize = 4;
 
 /// What was found wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +38,14 @@ pub enum Fault {
     Refusal,
     /// A CPU could not be taken down or brought up, for a reason other than that it was busy.
     Hotplug,
+    /// Something was queued for a CPU when all had run.
+    LeftOver,
+    /// The platform's counters of calls sent and run do not add up.
+    Counters,
 }
 
 /// How many kinds of faults there are.
-pub const FAULTS: usize = 9;
+pub const FAULTS: usize = 11;
 
 /// Their names, in the order of their numbers.
 pub(crate) const FAULT_NAMES: [&str; FAULTS] = [
@@ -52,9 +58,11 @@ pub(crate) const FAULT_NAMES: [&str; FAULTS] = [
     "lost_wakeup",
     "refusal",
     "hotplug",
+    "left_over",
+    "counters",
 ];
 
-/// One CPU, as a source and as a target; or the foreign thread.
+/// One CPU, as a source and as a target; or a thread that is none.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Worker {
@@ -62,12 +70,15 @@ pub(crate) struct Worker {
     pub(crate) running: AtomicU32,
     /// The state of its random numbers, kept while its CPU is down.
     pub(crate) rng: AtomicU64,
-    /// Source: the number of its last post.
+    /// Source: the number of its last post, from its task context and from its handlers.
     pub(crate) number: AtomicU64,
+    pub(crate) handler_number: AtomicU64,
     /// Source: what was accepted, by its task context and by its handlers.
     pub(crate) accepted: AtomicU64,
     /// Target: posted functions that ran here.
     pub(crate) ran: AtomicU64,
+    /// Target: phases of rendezvous that ran here without a call of their own.
+    pub(crate) phases: AtomicU64,
     /// Target: the last number of each source, with the source.
     seen: [AtomicU64; SOURCES],
     /// Source: what the function of an RPC is told, answers, and that it ran.
@@ -86,8 +97,10 @@ impl Worker {
             running: AtomicU32::new(0),
             rng: AtomicU64::new(0),
             number: AtomicU64::new(0),
+            handler_number: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             ran: AtomicU64::new(0),
+            phases: AtomicU64::new(0),
             seen: [const { AtomicU64::new(0) }; SOURCES],
             rpc: [const { AtomicU64::new(0) }; 3],
             again: Again::new(),
@@ -103,7 +116,13 @@ impl Worker {
         // ORDERING: Relaxed, all of them — nobody works yet.
         self.running.store(0, Ordering::Relaxed);
         self.rng.store(rng, Ordering::Relaxed);
-        let words = [&self.number, &self.accepted, &self.ran];
+        let words = [
+            &self.number,
+            &self.handler_number,
+            &self.accepted,
+            &self.ran,
+            &self.phases,
+        ];
         let words = words.into_iter().chain(&self.seen).chain(&self.rpc);
         let words = words.chain(&self.done).chain(&self.refused);
         words.for_each(|word| word.store(0, Ordering::Relaxed));
@@ -127,17 +146,17 @@ impl Worker {
         )
     }
 
-    /// Target: post number `number` of `source` runs here. `false` if a later one already ran.
-    pub(crate) fn see(&self, source: u32, number: u64) -> bool {
-        let slot = &self.seen[source as usize % SOURCES];
-        let new = u64::from(source + 1) << 48 | number;
+    /// Target: post number `number` of the source `tag` runs here. `false` if it or a later one
+    /// already ran.
+    pub(crate) fn see(&self, slot: usize, tag: u64, number: u64) -> bool {
+        let new = tag << 48 | number;
         // ORDERING: Relaxed — written on this CPU only, by one function after another.
-        let old = slot.swap(new, Ordering::Relaxed);
+        let old = self.seen[slot].swap(new, Ordering::Relaxed);
         old >> 48 != new >> 48 || old < new
     }
 }
 
-/// What a run keeps, for `64 * W` CPUs and one foreign thread.
+/// What a run keeps, for `64 * W` CPUs and some threads that are none.
 #[derive(Debug)]
 pub struct Room<const W: usize> {
     busy: AtomicU32,
@@ -146,7 +165,7 @@ pub struct Room<const W: usize> {
     pub(crate) rests: AtomicU32,
     faults: [AtomicU64; FAULTS],
     workers: [[Worker; 64]; W],
-    foreign: Worker,
+    foreign: [Worker; FOREIGNERS],
 }
 
 impl<const W: usize> Default for Room<W> {
@@ -165,7 +184,7 @@ impl<const W: usize> Room<W> {
             rests: AtomicU32::new(0),
             faults: [const { AtomicU64::new(0) }; FAULTS],
             workers: [const { [const { Worker::new() }; 64] }; W],
-            foreign: Worker::new(),
+            foreign: [const { Worker::new() }; FOREIGNERS],
         }
     }
 
@@ -207,15 +226,17 @@ impl<const W: usize> Room<W> {
         unsafe { lab.as_ref() }
     }
 
-    /// What is kept for a CPU, or for the foreign thread.
-    pub(crate) fn worker(&self, cpu: Option<CpuId>) -> &Worker {
-        let cpus = self.workers.as_flattened();
-        cpu.map_or(&self.foreign, |cpu| &cpus[cpu.index()])
+    /// What is kept for a source; a CPU's handlers share with its task context.
+    pub(super) fn worker(&self, source: Source) -> &Worker {
+        match source.place() {
+            Ok(cpu) => &self.workers.as_flattened()[cpu.index()],
+            Err(index) => &self.foreign[index],
+        }
     }
 
-    /// All of them, the foreign thread last.
+    /// All of them, those that are no CPU last.
     pub(crate) fn everyone(&self) -> impl Iterator<Item = &Worker> {
-        self.workers.as_flattened().iter().chain([&self.foreign])
+        self.workers.as_flattened().iter().chain(&self.foreign)
     }
 
     /// Notes a fault, unless all is right.

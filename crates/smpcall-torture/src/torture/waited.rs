@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use smpcall::{CpuId, CpuMask, Csd, Platform};
 
+use super::letter::Source;
 use super::op::Op;
 use super::room::Fault;
 use super::work::Doing;
@@ -155,17 +156,25 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
     pub(super) fn rendezvous(&self) -> u64 {
         let some = self.some();
         let (came, acted) = (AtomicU32::new(0), AtomicU32::new(0));
+        let caller = self.me();
         // ORDERING: Relaxed, all of them — the rendezvous alone must order its phases.
         let setup = |cpu| {
             self.room().check(self.me() == Some(cpu), Fault::WrongCpu);
             came.fetch_add(1, Ordering::Relaxed);
+            // The call that brought a CPU here counts for its first phase.
+            let uncalled = u64::from(caller == Some(cpu));
+            self.phases_of(cpu).fetch_add(uncalled, Ordering::Relaxed);
         };
         let seen = AtomicU32::new(u32::MAX);
-        let action = |_| {
+        let action = |cpu| {
             seen.fetch_min(came.load(Ordering::Relaxed), Ordering::Relaxed);
             acted.fetch_add(1, Ordering::Relaxed);
+            self.phases_of(cpu).fetch_add(1, Ordering::Relaxed);
         };
-        let set = self.smp().rendezvous(&some, setup, action, |_| ());
+        let teardown = |cpu| {
+            self.phases_of(cpu).fetch_add(1, Ordering::Relaxed);
+        };
+        let set = self.smp().rendezvous(&some, setup, action, teardown);
         if let Ok(set) = &set {
             let all = set.len() as u32;
             let runs = (came.load(Ordering::Relaxed), acted.load(Ordering::Relaxed));
@@ -174,6 +183,11 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
             self.room().check(in_step, Fault::Order);
         }
         self.refused(set)
+    }
+
+    /// Where a CPU's phases of rendezvous are counted that no call brought.
+    fn phases_of(&self, cpu: CpuId) -> &AtomicU64 {
+        &self.room().worker(Source::task(cpu)).phases
     }
 
     /// The results of each CPU, in this worker's storage.

@@ -7,22 +7,22 @@ use core::sync::atomic::Ordering;
 
 use smpcall::{CallError, CpuId, CpuMask, Platform};
 
-use super::letter::FOREIGN;
+use super::letter::Source;
 use super::op::Op;
 use super::room::{Fault, Room, Worker};
-use super::{MS, PATIENCE_NS, Runner, op};
+use super::{MS, Runner, op};
 use crate::lab::Lab;
 use crate::rng::Rng;
 
 impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
     /// Works until it is time to stop, or this CPU is asked to leave.
-    pub(super) fn work(&self, worker: &'static Worker) {
+    pub(super) fn work(&self, source: Source) {
         // ORDERING: Relaxed, both — only say when to stop and to rest.
         while self.room.stop.load(Ordering::Relaxed) == 0 && !self.smp().is_asked_to_leave() {
             self.smp().run_tasks();
-            self.smp().poll();
+            self.poll();
             if self.room.rests.load(Ordering::Relaxed) == 0 {
-                self.one_operation(worker);
+                self.one_operation(source);
             } else {
                 self.smp().platform().relax(1_000);
             }
@@ -30,7 +30,8 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
     }
 
     /// Chooses an operation and does it.
-    pub(super) fn one_operation(&self, worker: &'static Worker) {
+    pub(super) fn one_operation(&self, source: Source) {
+        let worker = self.room.worker(source);
         // ORDERING: Relaxed — the worker's own.
         let mut rng = Rng::new(worker.rng.load(Ordering::Relaxed));
         let sum: u64 = self.weights.iter().map(|&weight| u64::from(weight)).sum();
@@ -52,6 +53,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
         worker.rng.store(rng.into_state(), Ordering::Relaxed);
         let refused = Doing {
             runner: self,
+            source,
             worker,
             turn,
         }
@@ -96,6 +98,7 @@ pub(super) struct Turn {
 /// One operation of one worker.
 pub(super) struct Doing<'a, 'r, L, const W: usize, const D: usize> {
     pub(super) runner: &'a Runner<'r, L, W, D>,
+    pub(super) source: Source,
     pub(super) worker: &'static Worker,
     pub(super) turn: Turn,
 }
@@ -111,10 +114,6 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
 
     pub(super) fn me(&self) -> Option<CpuId> {
         self.smp().current_cpu()
-    }
-
-    pub(super) fn source(&self) -> u32 {
-        self.me().map_or(FOREIGN, CpuId::get)
     }
 
     /// A random set of CPUs: each with even chance, the target among them.
@@ -187,31 +186,14 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
 
     /// Waits for a function that was accepted; it still uses this stack, so it must come.
     pub(super) fn wait_for(&self, ended: impl Fn() -> bool) {
-        let start = self.runner.now();
-        let mut nudged = false;
-        while !ended() {
-            self.smp().poll();
-            self.smp().run_tasks();
-            self.smp().platform().relax(1_000);
-            let waited = self.runner.now().saturating_sub(start);
-            if waited > PATIENCE_NS && !nudged {
-                nudged = true;
-                for cpu in &self.smp().online_cpus() {
-                    self.smp().platform().send_ipi(cpu);
-                    // One that left meanwhile ran its last calls.
-                    let _ = self.smp().nudge(cpu);
-                }
-            }
-            if waited > 2 * PATIENCE_NS {
-                let (op, target) = (self.turn.op, self.turn.target);
-                self.runner.dump("an accepted function never ran");
-                let me = self.me();
-                let platform = self.smp().platform();
-                platform.fatal(format_args!(
-                    "torture: {op:?} of {me:?} to CPU {target} is lost"
-                ));
-            }
+        if !self.runner.wait_or_nudge(ended) {
+            let Turn { op, target, .. } = self.turn;
+            self.runner.dump("an accepted function never ran");
+            let me = self.me();
+            let platform = self.smp().platform();
+            platform.fatal(format_args!(
+                "torture: {op:?} of {me:?} to CPU {target} is lost"
+            ));
         }
-        self.room().check(!nudged, Fault::LostWakeup);
     }
 }
