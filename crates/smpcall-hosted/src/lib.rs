@@ -22,7 +22,8 @@
 //! | `collect.rs` | results of each CPU in a vector |
 //! | `trace.rs` | a trace as a file for Perfetto |
 //! | `thread.rs` | the life of a CPU's thread: pin, arrive, idle, leave |
-//! | `local.rs` | which CPU this thread is, and its soft interrupt flag |
+//! | `local.rs`, `mask.rs` | which CPU this thread is, and its soft interrupt mask |
+//! | `preempt.rs` | a busy CPU is interrupted by a signal |
 //! | `affinity.rs` | which CPUs the computer offers; pinning |
 //! | `topology.rs` | how those hang together: cores, caches, nodes |
 //!
@@ -38,7 +39,9 @@ mod affinity;
 mod collect;
 mod local;
 mod machine;
+mod mask;
 mod platform;
+mod preempt;
 mod stall;
 mod thread;
 mod topology;
@@ -47,6 +50,7 @@ mod trace;
 pub use affinity::{HostCpus, host_cpu};
 pub use machine::{BootError, Builder, JoinHandle, Machine};
 pub use platform::{Hosted, PanicReport, Payload};
+pub use preempt::preempt_signal;
 pub use smpcall::{
     BadParam, BootParams, CallError, CpuCallbacks, CpuId, CpuState, Csd, Distance, HotplugError,
     IrqsOff, PairCounts, Platform, PostManyError, Reason, Refused, Report, Smp, Stall, StallCause,

@@ -1,56 +1,93 @@
 //! What a thread knows of itself: which CPU of which machine it is, and whether its soft
 //! interrupts are on.
 //!
-//! "Interrupts off" is a thread-local flag: calls are taken only at poll points, and a poll point
-//! looks at the flag. A signal mask would cost a system call each way.
+//! The words are atomics because a signal's handler on the same thread reads them (`preempt.rs`);
+//! nobody else does, so they order nothing.
 
-use std::cell::Cell;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
+use crate::mask::SoftMask;
 use crate::platform::Hosted;
 
 thread_local! {
-    static MACHINE: Cell<*const Hosted> = const { Cell::new(ptr::null()) };
-    static CPU: Cell<u32> = const { Cell::new(0) };
-    static IRQS_ON: Cell<bool> = const { Cell::new(true) };
+    static MACHINE: AtomicPtr<Hosted> = const { AtomicPtr::new(ptr::null_mut()) };
+    static CPU: AtomicU32 = const { AtomicU32::new(0) };
+    static IRQS: SoftMask = const { SoftMask::new() };
 }
 
-/// This thread is CPU `cpu` of the machine with this platform from here on.
+/// This thread is CPU `cpu` of the machine with this platform from here on, and keeps the machine
+/// alive until [`resign`].
+///
+/// Interrupts are off, or the CPU is not yet online.
 pub(crate) fn become_cpu(platform: &Hosted, cpu: u32) {
-    MACHINE.set(ptr::from_ref(platform));
-    CPU.set(cpu);
+    // ORDERING: Relaxed — the thread's own words, here and below.
+    CPU.with(|own| own.store(cpu, Ordering::Relaxed));
+    MACHINE.with(|own| own.store(ptr::from_ref(platform).cast_mut(), Ordering::Relaxed));
+    if let Some(preemption) = &platform.preemption {
+        preemption.enter(cpu);
+    }
 }
 
-/// This thread is no CPU any more.
+/// This thread is no CPU any more. It has left.
 pub(crate) fn resign() {
-    MACHINE.set(ptr::null());
-    IRQS_ON.set(true);
+    if let Some((platform, cpu)) = current()
+        && let Some(preemption) = &platform.preemption
+    {
+        preemption.leave(cpu);
+    }
+    MACHINE.with(|own| own.store(ptr::null_mut(), Ordering::Relaxed));
+    irqs_restore(true);
+}
+
+/// The platform and the CPU that this thread is.
+pub(crate) fn current() -> Option<(&'static Hosted, u32)> {
+    let machine = MACHINE.with(|own| own.load(Ordering::Relaxed));
+    // SAFETY: a thread that is a CPU keeps its machine alive, and whoever asks is that thread and
+    // does not keep the answer beyond its time as a CPU.
+    let platform = unsafe { machine.as_ref() }?;
+    Some((platform, CPU.with(|own| own.load(Ordering::Relaxed))))
 }
 
 /// Which CPU of that machine this thread is.
 #[inline]
 pub(crate) fn current_of(platform: &Hosted) -> Option<u32> {
-    ptr::eq(MACHINE.get(), platform).then(|| CPU.get())
+    let machine = MACHINE.with(|own| own.load(Ordering::Relaxed));
+    ptr::eq(machine, platform).then(|| CPU.with(|own| own.load(Ordering::Relaxed)))
 }
 
 /// Turns soft interrupts off; answers whether they were on.
 #[inline]
 pub(crate) fn irqs_save() -> bool {
-    IRQS_ON.replace(false)
+    IRQS.with(SoftMask::save)
 }
 
-/// Undoes [`irqs_save`].
+/// Undoes [`irqs_save`]; what arrived meanwhile is served now.
 #[inline]
 #[expect(
     clippy::fn_params_excessive_bools,
     reason = "the answer of `irqs_save`, given back"
 )]
 pub(crate) fn irqs_restore(were_on: bool) {
-    IRQS_ON.set(were_on);
+    if were_on {
+        IRQS.with(|irqs| irqs.restore(serve));
+    }
 }
 
 /// Are soft interrupts on?
 #[inline]
 pub(crate) fn irqs_enabled() -> bool {
-    IRQS_ON.get()
+    IRQS.with(SoftMask::is_on)
+}
+
+/// The thread was interrupted: takes its CPU's calls now, or when interrupts are on again.
+pub(crate) fn interrupted() {
+    IRQS.with(|irqs| irqs.interrupt(serve));
+}
+
+/// Takes the calls of the CPU that this thread is, with interrupts off.
+fn serve() {
+    if let Some((platform, _)) = current() {
+        platform.serve_interrupt();
+    }
 }

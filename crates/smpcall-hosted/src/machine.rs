@@ -16,6 +16,7 @@ use smpcall::{CpuId, HotplugError};
 use crate::affinity::HostCpus;
 use crate::local;
 use crate::platform::{self, Hosted, Payload, Reporter};
+use crate::preempt::Preemption;
 use crate::stall::Limits;
 use crate::topology::Topology;
 use crate::trace::TraceStorage;
@@ -249,6 +250,8 @@ pub struct Builder {
     reporter: Reporter,
     stalls: Limits,
     trace: Option<usize>,
+    /// The signal that interrupts busy CPUs.
+    pub(crate) preempt: Option<libc::c_int>,
 }
 
 impl fmt::Debug for Builder {
@@ -259,6 +262,7 @@ impl fmt::Debug for Builder {
             .field("poll_time", &self.poll_time)
             .field("stalls", &self.stalls)
             .field("trace", &self.trace)
+            .field("preempt", &self.preempt)
             .finish_non_exhaustive()
     }
 }
@@ -272,6 +276,7 @@ impl Default for Builder {
             reporter: Box::new(|report| eprintln!("smpcall: {report}")),
             stalls: Limits::default(),
             trace: None,
+            preempt: None,
         }
     }
 }
@@ -347,8 +352,13 @@ impl Builder {
         let (present, host_cpus) = self.cpus.place(&allowed)?;
         let oversubscribed = present.len() > allowed.len();
         let host_cpus_len = host_cpus.len();
+        let preemption = self
+            .preempt
+            .map(|signal| Preemption::new(signal, host_cpus_len))
+            .transpose()?;
         let platform = Hosted {
             inner: OnceLock::new(),
+            preemption,
             host_cpus,
             topology: Topology::of_this_computer(),
             oversubscribed,
@@ -460,6 +470,18 @@ pub enum BootError {
     },
     /// The kernel did not tell the affinity mask.
     Affinity(io::Error),
+    /// The signal for pre-emption has a handler that is not ours.
+    SignalTaken {
+        /// The signal.
+        signal: libc::c_int,
+    },
+    /// The signal for pre-emption takes no handler.
+    Signal {
+        /// The signal.
+        signal: libc::c_int,
+        /// What the kernel answered.
+        error: io::Error,
+    },
     /// A CPU did not come up.
     Cpu {
         /// The CPU.
@@ -487,6 +509,13 @@ impl fmt::Display for BootError {
             }
             Self::Affinity(error) => {
                 write!(f, "the kernel did not tell the affinity mask: {error}")
+            }
+            Self::SignalTaken { signal } => write!(
+                f,
+                "signal {signal} has a handler already: choose another one with `preempt_by`"
+            ),
+            Self::Signal { signal, error } => {
+                write!(f, "signal {signal} takes no handler: {error}")
             }
             Self::Cpu {
                 cpu,

@@ -12,6 +12,7 @@ use smpcall::{CpuId, Distance, Platform, Report, Running, StartError, Tracer};
 
 use crate::local;
 use crate::machine::Inner;
+use crate::preempt::Preemption;
 use crate::stall::Stalls;
 use crate::thread;
 use crate::topology::Topology;
@@ -64,6 +65,8 @@ pub(crate) type Reporter = Box<dyn Fn(&dyn fmt::Display) + Send + Sync>;
 /// The platform of a [`Machine`](crate::Machine).
 pub struct Hosted {
     pub(crate) inner: OnceLock<Weak<Inner>>,
+    /// Busy CPUs are interrupted, if that was asked for.
+    pub(crate) preemption: Option<Preemption>,
     /// The computer's CPU that each CPU is pinned to.
     pub(crate) host_cpus: Vec<u32>,
     pub(crate) topology: &'static Topology,
@@ -95,7 +98,8 @@ impl Hosted {
         self.wakes.load(Ordering::Relaxed)
     }
 
-    /// How many kicks were sent to busy CPUs so far; a busy CPU hears them at its next poll point.
+    /// How many kicks were sent to busy CPUs so far: signals, with [`Builder::preempt`](crate::Builder::preempt);
+    /// otherwise a busy CPU hears them at its next poll point.
     pub fn kicks(&self) -> u64 {
         // ORDERING: Relaxed — a statistic.
         self.kicks.load(Ordering::Relaxed)
@@ -122,8 +126,8 @@ const SPINS_BEFORE_PAUSE: u32 = 1_000;
 
 // SAFETY: 1 — a thread becomes a CPU by `local::become_cpu` in its own machine's `thread` module,
 // and the state machine of the core's hotplug lets one thread at a time be online as a CPU; a
-// thread cannot change its CPU in a call. 2 — calls are taken only at poll points, which look at
-// the soft flag. 3 — `catch_unwind`.
+// thread cannot change its CPU in a call. 2 — calls are taken only at poll points and by the signal's
+// handler, which look at the soft mask. 3 — `catch_unwind`.
 unsafe impl Platform for Hosted {
     type Panic = Payload;
 
@@ -149,9 +153,13 @@ unsafe impl Platform for Hosted {
         local::irqs_enabled()
     }
 
-    fn send_ipi(&self, _cpu: CpuId) {
-        // ORDERING: Relaxed — a statistic. The busy CPU sees its doorbell at its next poll point.
+    /// Without pre-emption a busy CPU sees its doorbell at its next poll point.
+    fn send_ipi(&self, cpu: CpuId) {
+        // ORDERING: Relaxed — a statistic.
         self.kicks.fetch_add(1, Ordering::Relaxed);
+        if let Some(preemption) = &self.preemption {
+            preemption.interrupt(cpu);
+        }
     }
 
     fn park(&self, word: &AtomicU32, value: u32) {

@@ -164,8 +164,9 @@ impl Bell {
 
     /// Owner: (1). After it the owner scans everything once.
     pub(crate) fn open(&self) {
-        // ORDERING: Relaxed — queues were opened by their own stores, and E16 publishes the area.
-        self.0.store(QUIET, Ordering::Relaxed);
+        // ORDERING: Release — publishes what the CPU did before, as how to interrupt it, to a ringer
+        // that acquires it (E70). Queues were opened by their own stores, and E16 publishes the area.
+        self.0.store(QUIET, ord!("e70_open_relaxed", Release));
         // Orders the opening before the owner's scan; pairs with `confirm_closed` (E11).
         full_fence!("e11_owner_fence");
     }

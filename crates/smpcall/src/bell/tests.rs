@@ -9,6 +9,7 @@ use loom::thread;
 use super::{Bell, CLOSED, PARKED, POLLING, QUIET, RUNG, Ring};
 use crate::mailbox::{Mailbox, Payload};
 use crate::queue::{Context, Node, Queue};
+use crate::sync::Ordering;
 use crate::testing::{Loom, Plain, model};
 use core::ptr::NonNull;
 
@@ -296,5 +297,28 @@ fn e18_a_parked_cpu_is_woken_by_a_call() {
         }
         source.join().unwrap();
         assert!(world.mail.is_done());
+    });
+}
+
+#[test]
+fn e70_who_kicks_a_cpu_sees_what_it_did_before_it_opened() {
+    model(|| {
+        let world = World::new(QUIET);
+        world.bell.close();
+        let sender = thread::spawn({
+            let world = world.clone();
+            move || {
+                if world.bell.ring() == Ring::Kick {
+                    // The platform's, in `send_ipi`.
+                    loom::sync::atomic::fence(Ordering::Acquire);
+                    assert_eq!(world.data.get(), 1);
+                }
+            }
+        });
+        world.data.set(1);
+        world.bell.open();
+        // The chain of exchanges carries it on.
+        world.bell.take(QUIET);
+        sender.join().unwrap();
     });
 }
