@@ -17,6 +17,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `machine.rs` | building, booting and shutting down; `spawn_on` |
+//! | `boot_error.rs` | why a machine did not boot |
 //! | `platform.rs` | [`Hosted`], the platform that the core runs on |
 //! | `stall.rs` | limits for waits, and what each CPU runs |
 //! | `collect.rs` | results of each CPU in a vector |
@@ -36,6 +37,7 @@
 compile_error!("smpcall-hosted runs on Linux: it uses futexes and CPU affinity");
 
 mod affinity;
+mod boot_error;
 mod collect;
 mod local;
 mod machine;
@@ -48,7 +50,8 @@ mod topology;
 mod trace;
 
 pub use affinity::{HostCpus, host_cpu};
-pub use machine::{BootError, Builder, JoinHandle, Machine};
+pub use boot_error::BootError;
+pub use machine::{Builder, JoinHandle, Machine};
 pub use platform::{Hosted, PanicReport, Payload};
 pub use preempt::preempt_signal;
 pub use smpcall::{
