@@ -2,7 +2,9 @@
 
 mod apt;
 mod arch;
+mod examples;
 mod image;
+mod links;
 mod protocol;
 mod qemu;
 mod qemu_pkg;
@@ -52,6 +54,10 @@ enum Task {
     },
     /// Checks the rules of the house
     Tidy,
+    /// Runs every example that runs on the host
+    Examples,
+    /// Checks that what the documents point to is there
+    Links,
     /// Prints what builds each bare-metal target, fetching what is missing
     Toolchain,
     /// Builds the kernel image, or an example of smpcall-metal; prints the ELF file's path
@@ -84,6 +90,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Loom { filters } => return Ok(test::finish(protocol::loom(&filters)?)),
         Task::Mutants { names } => return Ok(test::finish(protocol::mutants(&names)?)),
         Task::Tidy => return Ok(test::finish(tidy::check())),
+        Task::Examples => return Ok(test::finish(examples::run()?)),
+        Task::Links => return Ok(test::finish(links::check()?)),
         Task::Toolchain => {
             for arch in Arch::ALL {
                 let toolchain = sysroot::Toolchain::find(arch)?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
 use crate::image::{self, Image};
-use crate::{protocol, qemu, tidy};
+use crate::{examples, links, protocol, qemu, tidy};
 
 /// How many checks passed and failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,10 @@ const STEPS: &[(&str, Run)] = &[
         Run::Cargo("clippy --workspace --all-targets -- -D warnings"),
     ),
     ("tidy", Run::Here(|| Ok(tidy::check()))),
+    ("links", Run::Here(links::check)),
+    ("doc", Run::Here(doc)),
     ("test", Run::Tests("test --workspace --no-fail-fast")),
+    ("examples", Run::Here(examples::run)),
     ("loom", Run::Here(|| protocol::loom(&[]))),
     ("build-x86_64", Run::Builds(X86_64)),
     ("build-aarch64", Run::Builds(Aarch64)),
@@ -172,6 +175,14 @@ fn perform(step: Run) -> Result<Counts> {
             })
         }
     }
+}
+
+/// The documentation builds without a warning, dead links inside it among them.
+fn doc() -> Result<Counts> {
+    let status = cargo("doc --workspace --no-deps --exclude smpcall-kernel")
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .status()?;
+    Ok(status.success().into())
 }
 
 /// A cargo command, from its words.

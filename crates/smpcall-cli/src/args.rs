@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args as Group, Parser, Subcommand};
+use clap_complete::Shell;
 use smpcall_hosted::CpuMask;
 use smpcall_torture::torture::{FOREIGNERS, Op};
 
@@ -28,11 +29,72 @@ const EXAMPLES: &str = "\
 Examples:
   smpcall                           every kind of call, checked, and the latency table
   smpcall --cpus 16                 the same on 16 CPUs that share the ones there are
-  smpcall latency --cpus 0-1 --json who is how far from whom, one JSON object a line
+  smpcall latency --svg map.svg     who is how far from whom, as a picture
   smpcall bench --seconds 30        calls against the limits of the hardware
   smpcall torture --cpus 8 --seed 1 everything at once, for 10 s, checked
+  smpcall trace --perfetto t.json   what happened when, for ui.perfetto.dev
+  smpcall help COMMAND              more of one command
 
+Data goes to standard output, progress and reports to standard error.
 Exit codes: 0 fine, 1 a check failed, 2 usage.";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  smpcall                          on every CPU that this process may use
+  smpcall demo --cpus 0-1          on CPUs 0 and 1 alone
+  smpcall demo --json | jq 'select(.ok == false)'
+                                   what went wrong; nothing, let us hope";
+
+const CPUS_EXAMPLES: &str = "\
+Examples:
+  smpcall cpus                     the CPUs that this process may use
+  taskset -c 1 smpcall cpus        CPU 1 alone: the affinity mask decides
+  smpcall cpus --cpus 8 --csv      where 8 CPUs would be pinned";
+
+const LATENCY_EXAMPLES: &str = "\
+Examples:
+  smpcall latency                  the table in the terminal
+  smpcall latency --svg map.svg --png map.png
+                                   the same as pictures
+  smpcall latency --cpus 0-3,8 --seconds 20 --json
+                                   longer, on some CPUs, one JSON object a pair";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  smpcall bench                    on the first two CPUs, for 10 s
+  smpcall bench --cpus 0-0,6-6 --only call
+                                   calls between CPUs 0 and 6 and their limits
+  cargo run --release --features peers -- bench
+                                   with the other libraries";
+
+const TORTURE_EXAMPLES: &str = "\
+Examples:
+  smpcall torture --cpus 16 --seconds 60
+  smpcall torture --seed 7         the choices of an earlier run again
+  smpcall torture --weight single_wait=10 --weight kick=1 --hotplug-interval-ms 0
+                                   two kinds of calls, no CPU goes";
+
+const TRACE_EXAMPLES: &str = "\
+Examples:
+  smpcall trace --svg timeline.svg --rounds 1
+  smpcall trace --perfetto trace.json
+                                   then open it in ui.perfetto.dev
+  smpcall trace --json | jq 'select(.kind == \"ipi\")'
+                                   every interrupt that was sent";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  smpcall completions bash > ~/.local/share/bash-completion/completions/smpcall
+  smpcall completions zsh  > ~/.zfunc/_smpcall
+  smpcall completions fish > ~/.config/fish/completions/smpcall.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  smpcall man | man -l -           read it
+  smpcall man latency > smpcall-latency.1";
+
+/// Where help lists what every command takes.
+const COMMON: &str = "Options of every command";
 
 /// What every command takes.
 #[derive(Debug, Group)]
@@ -42,13 +104,13 @@ pub(crate) struct Common {
     /// A bare number is a count: the CPUs are 0 to N-1 and share the allowed ones in turn if there
     /// are fewer. A list has a `-` or a `,` and names real CPUs: `3-3` is CPU 3 alone. Without
     /// it: every CPU that this process may use.
-    #[arg(long, global = true, value_name = "LIST|N", allow_hyphen_values = true)]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "LIST|N", allow_hyphen_values = true)]
     pub(crate) cpus: Option<CpuChoice>,
     /// Print one JSON object a line; times are numbers called `*_ns`
-    #[arg(long, global = true, conflicts_with = "csv")]
+    #[arg(long, global = true, help_heading = COMMON, conflicts_with = "csv")]
     pub(crate) json: bool,
     /// Print comma-separated values with a header
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub(crate) csv: bool,
 }
 
@@ -56,10 +118,25 @@ pub(crate) struct Common {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make every kind of call, check where each really ran, and measure the way between the CPUs
+    ///
+    /// One CPU makes every call that kernel/smp.c has, one after the other. The function that is called
+    /// notes which CPU it finds itself to be, and asks the kernel which CPU of the computer that is; a
+    /// call is right if exactly the CPUs that had to run it did so, once each, where they are pinned,
+    /// and the right answer came back. CPUs also go offline and come back.
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo,
     /// Show the CPUs: node, package, core, SMT siblings, shared cache, state
+    ///
+    /// A CPU is a thread that is pinned to a CPU of the computer. What the kernel does not tell,
+    /// in some containers for one, stays empty.
+    #[command(after_help = CPUS_EXAMPLES)]
     Cpus,
     /// Measure a waited call from every CPU to every CPU
+    ///
+    /// Each call is timed on the CPU that makes it, from before the call until its result is back, less
+    /// what reading the clock costs. A CPU that calls itself runs the function inline. The
+    /// table is coloured from near to far; pairs that share a core or a cache are nearer.
+    #[command(after_help = LATENCY_EXAMPLES)]
     Latency(LatencyOptions),
     /// Measure calls against the limits of the hardware, and against other ways to do it
     ///
@@ -69,19 +146,34 @@ pub(crate) enum Command {
     /// looks around it agree, and figures are compared within one placement only.
     ///
     /// With the cargo feature `peers`: std mpsc, crossbeam-channel, kanal, flume, rtrb, rayon, tokio.
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchOptions),
     /// Make random calls of every kind on every CPU at once, while CPUs go and come back, and check all
     ///
     /// The operations, weights and knobs are those of Linux's scftorture and more. Each called function
     /// checks where it runs, in which order, and what it sees; at the end everything that was
     /// accepted must have run, once.
+    #[command(after_help = TORTURE_EXAMPLES)]
     Torture(TortureOptions),
     /// Record a short workload: who called whom, who waited, which interrupts were sent
     ///
     /// The first CPU makes a call of each kind, several rounds; the second one calls it back. The table
     /// counts calls and interrupts by pair of CPUs. --perfetto writes a file that ui.perfetto.dev
     /// opens, --svg a timeline, --json every event.
+    #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceOptions),
+    /// Print a script that completes this program's options in a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print this program's manual page, or that of one command
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        /// The command; without it, the program's own page
+        command: Option<String>,
+    },
 }
 
 /// What `latency` takes.

@@ -13,6 +13,7 @@
 //! | `latency.rs`, `heatmap.rs` | the CPU x CPU table, and its picture |
 //! | `svg.rs` | pictures for `--svg` and `--png` |
 //! | `bench.rs`, `bench/` | against the limits of the hardware and against peers |
+//! | `manual.rs` | completions for shells, manual pages |
 //! | `torture.rs` | random operations, checked |
 //! | `trace.rs`, `trace/` | a workload, recorded |
 
@@ -23,6 +24,7 @@ mod demo;
 mod heatmap;
 mod host;
 mod latency;
+mod manual;
 mod output;
 mod stats;
 mod svg;
@@ -94,6 +96,8 @@ fn run(args: &Args) -> Verdict {
         Command::Latency(options) => latency::run(&args.common, options),
         Command::Bench(options) => bench::run(&args.common, options),
         Command::Torture(options) => torture::run(&args.common, options),
+        Command::Completions { shell } => manual::completions(*shell),
+        Command::Man { command } => manual::page(command.as_deref()),
         Command::Trace(options) => trace::run(&args.common, options),
     }
 }

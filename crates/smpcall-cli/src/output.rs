@@ -113,6 +113,12 @@ pub(crate) fn human_ns(ns: f64) -> String {
     }
 }
 
+/// Only a terminal gets colours, and none whose user asks for none (no-color.org).
+fn colours() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stdout().is_terminal() && !unwanted
+}
+
 /// An empty table in the program's style; the named columns are numbers.
 pub(crate) fn table(header: &[&str], numbers: &[usize]) -> Table {
     let mut table = Table::new();
@@ -124,6 +130,9 @@ pub(crate) fn table(header: &[&str], numbers: &[usize]) -> Table {
             ContentArrangement::Disabled
         })
         .set_header(header.to_vec());
+    if !colours() {
+        table.force_no_tty();
+    }
     for &column in numbers {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
