@@ -86,8 +86,14 @@ pub type Ticket<'a, R> = smpcall::Ticket<'a, Hosted, R>;
 /// The core's instance that a [`Machine`] derefs to.
 pub type HostedSmp = Smp<Hosted, WORDS, ROOM>;
 
-/// The README's example is compiled and run with the documentation's.
+/// A guide for thread-per-core authors.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../guide/thread-per-core.md")]
+pub mod guide {}
+
+/// The examples of the READMEs are compiled and run with the documentation's.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 #[derive(Debug)]
 struct Readme;

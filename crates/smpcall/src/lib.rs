@@ -69,6 +69,14 @@ mod testing;
 mod ticket;
 mod trace;
 
+/// A guide for kernel authors; [`porting`](guide::porting) is the one for a new platform.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../guide/kernel.md")]
+pub mod guide {
+    #[doc = include_str!("../guide/porting.md")]
+    pub mod porting {}
+}
+
 pub use cpu::{CpuId, CpuIter, CpuMask, ListFault, ParseListError};
 pub use csd::Csd;
 pub use error::{CallError, HotplugError, Refused, StartError};
