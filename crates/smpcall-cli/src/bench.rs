@@ -11,7 +11,7 @@
 //! | `placement.rs` | the probe: one line and two lines, to and fro |
 //! | `limits.rs` | what the hardware and the kernel can do at best |
 //! | `ring.rs` | the ring of `spsc64` |
-//! | `ours.rs` | smpcall |
+//! | `ours.rs`, `preempted.rs` | smpcall |
 //! | `seed.rs` | the seed's own algorithm |
 //! | `peers.rs` | channels and pools, with the feature `peers` |
 //! | `tally.rs` | the samples by placement, and the rows |
@@ -27,6 +27,7 @@ mod ours;
 #[cfg(feature = "peers")]
 mod peers;
 mod placement;
+mod preempted;
 mod ring;
 mod seed;
 mod tally;
@@ -105,6 +106,7 @@ pub(crate) fn run(common: &Common, options: &BenchOptions) -> Verdict {
 fn contenders(lab: &Lab, only: Option<&str>) -> Result<Vec<Contender>, Failure> {
     let mut all = limits::all();
     all.extend(ours::all());
+    all.extend(preempted::all());
     all.extend(seed::all());
     #[cfg(feature = "peers")]
     all.extend(peers::all(lab)?);

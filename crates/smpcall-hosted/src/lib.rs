@@ -24,6 +24,8 @@
 //! | `trace.rs` | a trace as a file for Perfetto |
 //! | `thread.rs` | the life of a CPU's thread: pin, arrive, idle, leave |
 //! | `local.rs`, `mask.rs` | which CPU this thread is, and its soft interrupt mask |
+//! | `barrier.rs` | a memory barrier on every thread of the process |
+//! | `per_cpu.rs` | per-CPU data of a machine |
 //! | `preempt.rs` | a busy CPU is interrupted by a signal |
 //! | `affinity.rs` | which CPUs the computer offers; pinning |
 //! | `topology.rs` | how those hang together: cores, caches, nodes |
@@ -37,11 +39,13 @@
 compile_error!("smpcall-hosted runs on Linux: it uses futexes and CPU affinity");
 
 mod affinity;
+mod barrier;
 mod boot_error;
 mod collect;
 mod local;
 mod machine;
 mod mask;
+mod per_cpu;
 mod platform;
 mod preempt;
 mod stall;
@@ -50,14 +54,16 @@ mod topology;
 mod trace;
 
 pub use affinity::{HostCpus, host_cpu};
+pub use barrier::{BarrierMeans, process_barrier, process_barrier_by, process_barrier_light};
 pub use boot_error::BootError;
 pub use machine::{Builder, JoinHandle, Machine};
+pub use per_cpu::PerCpu;
 pub use platform::{Hosted, PanicReport, Payload};
 pub use preempt::preempt_signal;
 pub use smpcall::{
     BadParam, BootParams, CallError, CpuCallbacks, CpuId, CpuState, Csd, Distance, HotplugError,
-    IrqsOff, PairCounts, Platform, PostManyError, Reason, Refused, Report, Smp, Stall, StallCause,
-    StartError, TraceEvent, TraceKind, Tracer,
+    IrqsOff, PairCounts, PerCpuError, PerCpuSlot, Platform, PostManyError, Reason, Refused, Report,
+    Smp, Stall, StallCause, StartError, TraceEvent, TraceKind, Tracer,
 };
 pub use topology::{HostCache, HostCpu, Topology};
 pub use trace::write_trace;

@@ -68,6 +68,9 @@ refused! {
     waiting_with_interrupts_off_needs_the_guard: "irqs_off_call_without_guard",
     waiting_with_interrupts_off_needs_the_guard_alone: "irqs_off_call_shared_guard",
     a_job_that_borrows_the_stack_is_refused: "job_borrows_stack",
+    a_reference_to_per_cpu_data_stays_inside_its_use: "per_cpu_reference_escapes",
+    per_cpu_data_that_cannot_be_shared_is_not_lent_to_others: "per_cpu_get_cell",
+    per_cpu_data_that_is_not_send_is_refused: "per_cpu_of_rc",
 }
 
 #[test]

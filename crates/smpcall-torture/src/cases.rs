@@ -15,6 +15,7 @@ mod kicks;
 mod masks;
 mod offline;
 mod order;
+mod own;
 mod panics;
 mod params;
 mod posting;
@@ -105,6 +106,7 @@ pub fn cases<L: Lab<W, D>, const W: usize, const D: usize>() -> impl Iterator<It
     results::cases()
         .chain(contexts::cases())
         .chain(order::cases())
+        .chain(own::cases())
         .chain(posting::cases())
         .chain(masks::cases())
         .chain(descriptors::cases())

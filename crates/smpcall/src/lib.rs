@@ -23,6 +23,7 @@
 //! | `call.rs`, `post.rs`, `many.rs`, `fan_out.rs`, `post_many.rs` | the send side |
 //! | `interrupt.rs` | the receive side and the idle loop |
 //! | `near.rs` | one CPU of a set, by distance |
+//! | `per_cpu.rs` | data that only its CPU touches |
 //! | `rendezvous.rs` | phases in lock step |
 //! | `results.rs`, `ticket.rs` | results of each CPU, and of posted calls |
 //! | `stall.rs`, `trace.rs` | waits that take long; events and counters |
@@ -52,6 +53,7 @@ mod many;
 mod near;
 mod panics;
 mod params;
+mod per_cpu;
 mod platform;
 mod pool;
 mod post;
@@ -84,6 +86,7 @@ pub use guard::IrqsOff;
 pub use hotplug::{CpuCallbacks, CpuState};
 pub use near::Distance;
 pub use params::{BadParam, BootParams, Reason};
+pub use per_cpu::{PerCpu, PerCpuError, PerCpuSlot};
 pub use platform::{Platform, Report, Stall, StallCause};
 pub use post_many::PostManyError;
 pub use results::Results;
