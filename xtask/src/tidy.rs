@@ -20,10 +20,8 @@ const MAX_LINES: usize = 400;
 const OVERLONG: &[(&str, usize)] = &[
     ("crates/smpcall/src/call.rs", 480),
     ("crates/smpcall/src/cpu.rs", 490),
-    ("crates/smpcall/src/hotplug.rs", 600),
     ("crates/smpcall/src/ticket.rs", 640),
     ("crates/smpcall/src/trace.rs", 430),
-    ("crates/smpcall-hosted/src/machine.rs", 510),
     ("crates/smpcall-metal/examples/bringup_x86_64.rs", 410),
 ];
 

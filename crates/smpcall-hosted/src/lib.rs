@@ -16,9 +16,11 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `machine.rs` | building, booting and shutting down; `spawn_on` |
-//! | `boot_error.rs` | why a machine did not boot |
-//! | `platform.rs` | [`Hosted`], the platform that the core runs on |
+//! | `machine.rs`, `builder.rs`, `boot_error.rs` | a machine and its end; building and booting one |
+//! | `jobs.rs` | `spawn_on` |
+//! | `attach.rs`, `life.rs`, `doorbell.rs` | a thread of the program as a CPU, and its file descriptor |
+//! | `fork.rs` | telling a forked child from its parent |
+//! | `platform.rs`, `panics.rs` | [`Hosted`], the platform that the core runs on; panics |
 //! | `stall.rs` | limits for waits, and what each CPU runs |
 //! | `collect.rs` | results of each CPU in a vector |
 //! | `trace.rs` | a trace as a file for Perfetto |
@@ -39,12 +41,19 @@
 compile_error!("smpcall-hosted runs on Linux: it uses futexes and CPU affinity");
 
 mod affinity;
+mod attach;
 mod barrier;
 mod boot_error;
+mod builder;
 mod collect;
+mod doorbell;
+mod fork;
+mod jobs;
+mod life;
 mod local;
 mod machine;
 mod mask;
+mod panics;
 mod per_cpu;
 mod platform;
 mod preempt;
@@ -54,11 +63,15 @@ mod topology;
 mod trace;
 
 pub use affinity::{HostCpus, host_cpu};
+pub use attach::{AttachError, Attached};
 pub use barrier::{BarrierMeans, process_barrier, process_barrier_by, process_barrier_light};
 pub use boot_error::BootError;
-pub use machine::{Builder, JoinHandle, Machine};
+pub use builder::Builder;
+pub use jobs::JoinHandle;
+pub use machine::Machine;
+pub use panics::{PanicReport, Payload};
 pub use per_cpu::PerCpu;
-pub use platform::{Hosted, PanicReport, Payload};
+pub use platform::Hosted;
 pub use preempt::preempt_signal;
 pub use smpcall::{
     BadParam, BootParams, CallError, CpuCallbacks, CpuId, CpuState, Csd, Distance, HotplugError,

@@ -4,6 +4,7 @@
 //! The words are atomics because a signal's handler on the same thread reads them (`preempt.rs`);
 //! nobody else does, so they order nothing.
 
+use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -14,6 +15,7 @@ thread_local! {
     static MACHINE: AtomicPtr<Hosted> = const { AtomicPtr::new(ptr::null_mut()) };
     static CPU: AtomicU32 = const { AtomicU32::new(0) };
     static IRQS: SoftMask = const { SoftMask::new() };
+    static IN_JOB: Cell<bool> = const { Cell::new(false) };
 }
 
 /// This thread is CPU `cpu` of the machine with this platform from here on, and keeps the machine
@@ -47,6 +49,32 @@ pub(crate) fn current() -> Option<(&'static Hosted, u32)> {
     // does not keep the answer beyond its time as a CPU.
     let platform = unsafe { machine.as_ref() }?;
     Some((platform, CPU.with(|own| own.load(Ordering::Relaxed))))
+}
+
+/// The platform of the machine that this thread is a CPU of, if that is another one.
+pub(crate) fn elsewhere(platform: &Hosted) -> Option<&'static Hosted> {
+    current()
+        .map(|(own, _)| own)
+        .filter(|own| !ptr::eq(*own, platform))
+}
+
+/// A job begins on this thread; answers whether one was running.
+pub(crate) fn enter_job() -> bool {
+    IN_JOB.replace(true)
+}
+
+/// Undoes [`enter_job`].
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "the answer of `enter_job`, given back"
+)]
+pub(crate) fn leave_job(outer: bool) {
+    IN_JOB.set(outer);
+}
+
+/// Is a job running on this thread?
+pub(crate) fn in_job() -> bool {
+    IN_JOB.get()
 }
 
 /// Which CPU of that machine this thread is.

@@ -1,63 +1,26 @@
 //! The platform: futexes wake, the soft flag masks, threads are CPUs.
 
-use std::any::Any;
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
+use rustix::thread::futex;
 use smpcall::{CpuId, Distance, Platform, Report, Running, StartError, Tracer};
 
+use crate::boot_error::BootError;
+use crate::fork::Process;
+use crate::life::Home;
 use crate::local;
 use crate::machine::Inner;
+use crate::panics::{PanicReport, Payload, discard, fatal};
 use crate::preempt::Preemption;
-use crate::stall::Stalls;
+use crate::stall::{Limits, Stalls};
 use crate::thread;
 use crate::topology::Topology;
 use crate::trace::TraceStorage;
-
-/// What a caught panic carries.
-pub type Payload = Box<dyn Any + Send>;
-
-/// A panic that reached no caller.
-pub struct PanicReport<'a> {
-    /// Where the function ran.
-    pub cpu: CpuId,
-    /// The panic's payload.
-    pub payload: &'a Payload,
-}
-
-impl PanicReport<'_> {
-    /// The panic's message, if it has one.
-    pub fn message(&self) -> &str {
-        let literal = self.payload.downcast_ref::<&str>().copied();
-        literal
-            .or_else(|| self.payload.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("(no message)")
-    }
-}
-
-impl fmt::Debug for PanicReport<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PanicReport")
-            .field("cpu", &self.cpu)
-            .field("message", &self.message())
-            .finish()
-    }
-}
-
-impl fmt::Display for PanicReport<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "a function that ran on CPU {} panicked: {}",
-            self.cpu,
-            self.message()
-        )
-    }
-}
 
 /// Where reports go.
 pub(crate) type Reporter = Box<dyn Fn(&dyn fmt::Display) + Send + Sync>;
@@ -68,18 +31,23 @@ pub struct Hosted {
     /// Busy CPUs are interrupted, if that was asked for.
     pub(crate) preemption: Option<Preemption>,
     /// The computer's CPU that each CPU is pinned to.
-    pub(crate) host_cpus: Vec<u32>,
-    pub(crate) topology: &'static Topology,
+    host_cpus: Vec<u32>,
+    topology: &'static Topology,
     /// More CPUs than the computer has: give the processor away instead of spinning.
-    pub(crate) oversubscribed: bool,
-    pub(crate) reporter: Reporter,
-    pub(crate) epoch: Instant,
-    pub(crate) stalls: Stalls,
+    oversubscribed: bool,
+    reporter: Reporter,
+    epoch: Instant,
+    stalls: Stalls,
     pub(crate) trace: Option<TraceStorage>,
-    pub(crate) kicks: AtomicU64,
-    pub(crate) wakes: AtomicU64,
+    kicks: AtomicU64,
+    wakes: AtomicU64,
+    signals: AtomicU64,
     /// Has a caller's own descriptor been posted?
-    pub(crate) descriptors: AtomicBool,
+    descriptors: AtomicBool,
+    /// By CPU: the threads that attached.
+    homes: Box<[Home]>,
+    /// The process that the threads are in.
+    process: Process,
 }
 
 impl fmt::Debug for Hosted {
@@ -92,6 +60,59 @@ impl fmt::Debug for Hosted {
 }
 
 impl Hosted {
+    /// A platform for CPUs that stand for these of the computer.
+    ///
+    /// # Errors
+    /// The signal of pre-emption cannot be had.
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "what the builder found out about the computer"
+    )]
+    pub(crate) fn new(
+        host_cpus: Vec<u32>,
+        oversubscribed: bool,
+        reporter: Reporter,
+        stalls: Limits,
+        trace: Option<usize>,
+        preempt: Option<libc::c_int>,
+    ) -> Result<Self, BootError> {
+        let cpus = host_cpus.len();
+        let preemption = preempt.map(|signal| Preemption::new(signal, cpus));
+        Ok(Self {
+            inner: OnceLock::new(),
+            preemption: preemption.transpose()?,
+            topology: Topology::of_this_computer(),
+            oversubscribed,
+            reporter,
+            epoch: Instant::now(),
+            stalls: stalls.keep(cpus),
+            trace: trace.map(|events| TraceStorage::new(cpus, events)),
+            kicks: AtomicU64::new(0),
+            wakes: AtomicU64::new(0),
+            signals: AtomicU64::new(0),
+            descriptors: AtomicBool::new(false),
+            homes: (0..cpus).map(|_| Home::default()).collect(),
+            process: Process::current(),
+            host_cpus,
+        })
+    }
+
+    /// Where the thread that attaches as this CPU is found; the CPU is one of the machine's.
+    pub(crate) fn home(&self, cpu: CpuId) -> &Home {
+        &self.homes[cpu.index()]
+    }
+
+    /// Is this process a child that was forked from the machine's, and has none of its threads?
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process != Process::current()
+    }
+
+    /// How many threads that had armed their doorbell senders have signalled so far.
+    pub fn signals(&self) -> u64 {
+        // ORDERING: Relaxed — a statistic.
+        self.signals.load(Ordering::Relaxed)
+    }
+
     /// How many sleeping CPUs senders have woken so far.
     pub fn wakes(&self) -> u64 {
         // ORDERING: Relaxed — a statistic.
@@ -121,6 +142,11 @@ impl Hosted {
 const SPINS_BEFORE_YIELD: u32 = 10_000;
 /// The same with more CPUs than the computer has.
 const SPINS_BEFORE_YIELD_SHARED: u32 = 50;
+/// How often a thread that blocks on one machine looks after the CPU that it is on another.
+const SERVE_EVERY: &futex::Timespec = &futex::Timespec {
+    tv_sec: 0,
+    tv_nsec: 200_000,
+};
 /// Turns of a wait without the pause instruction, which costs more than a line's way here and back.
 const SPINS_BEFORE_PAUSE: u32 = 1_000;
 
@@ -163,20 +189,34 @@ unsafe impl Platform for Hosted {
     }
 
     fn park(&self, word: &AtomicU32, value: u32) {
-        // An early return (EINTR, a changed word) is allowed by the contract.
-        let _ =
-            rustix::thread::futex::wait(word, rustix::thread::futex::Flags::PRIVATE, value, None);
+        sleep_on(word, value, None);
     }
 
     fn wake(&self, _cpu: CpuId, word: &AtomicU32) {
         // ORDERING: Relaxed — a statistic.
         self.wakes.fetch_add(1, Ordering::Relaxed);
         // A wake cannot fail on a private futex of our own.
-        let _ = rustix::thread::futex::wake(word, rustix::thread::futex::Flags::PRIVATE, 1);
+        let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
+    }
+
+    fn signal_armed(&self, cpu: CpuId) {
+        // ORDERING: Relaxed — a statistic.
+        self.signals.fetch_add(1, Ordering::Relaxed);
+        // E60: it had its doorbell before it armed.
+        self.home(cpu).signal();
     }
 
     fn block(&self, word: &AtomicU32, value: u32) {
-        self.park(word, value);
+        self.check_process();
+        match local::elsewhere(self).and_then(Self::own_instance) {
+            // The CPU that this thread is on another machine takes calls and runs tasks meanwhile.
+            Some(own) => {
+                own.smp.poll();
+                own.smp.run_tasks();
+                sleep_on(word, value, Some(SERVE_EVERY));
+            }
+            None => sleep_on(word, value, None),
+        }
     }
 
     fn unblock(&self, word: *const AtomicU32) {
@@ -241,17 +281,13 @@ unsafe impl Platform for Hosted {
     }
 
     fn start_cpu(&self, cpu: CpuId) -> Result<(), StartError> {
-        let inner = self
-            .inner
-            .get()
-            .and_then(Weak::upgrade)
-            .ok_or(StartError::NoSuchCpu)?;
+        let inner = self.own_instance().ok_or(StartError::NoSuchCpu)?;
         thread::start(&inner, cpu)
     }
 
     fn is_stopped(&self, cpu: CpuId) -> bool {
-        let inner = self.inner.get().and_then(Weak::upgrade);
-        inner.is_none_or(|inner| inner.is_thread_gone(cpu))
+        self.own_instance()
+            .is_none_or(|inner| inner.is_at_rest(cpu))
     }
 
     fn catch<R>(&self, f: impl FnOnce() -> R) -> Result<R, Payload> {
@@ -287,30 +323,30 @@ unsafe impl Platform for Hosted {
     }
 }
 
-/// Says why, and ends the process; a standard error that is closed changes nothing.
-pub(crate) fn fatal(message: fmt::Arguments<'_>) -> ! {
-    let _ = writeln!(io::stderr(), "smpcall: fatal: {message}");
-    std::process::abort()
-}
-
-/// Drops a payload; a drop that panics must not take the thread with it.
-pub(crate) fn discard(payload: Payload) {
-    if let Err(second) = panic::catch_unwind(AssertUnwindSafe(move || drop(payload))) {
-        std::mem::forget(second);
-    }
+/// Sleeps while the word holds the value, perhaps not as long.
+fn sleep_on(word: &AtomicU32, value: u32, limit: Option<&futex::Timespec>) {
+    // An early return (EINTR, a changed word, the limit) is allowed by the contract.
+    let _ = futex::wait(word, futex::Flags::PRIVATE, value, limit);
 }
 
 impl Hosted {
     /// Reports; 4 of [`Platform`]: a reporter that panics stays here.
-    fn say(&self, report: &dyn fmt::Display) {
+    pub(crate) fn say(&self, report: &dyn fmt::Display) {
         if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| (self.reporter)(report))) {
             discard(payload);
         }
     }
 
     /// The later turns of a wait: the pause instruction, then giving the processor away.
+    ///
+    /// A thread that waits here and is a CPU of another machine takes that machine's calls between
+    /// its turns, so that two machines may call each other.
     #[cold]
     fn relax_longer(&self, spins: u32) {
+        self.check_process();
+        if let Some(own) = local::elsewhere(self).and_then(Self::own_instance) {
+            own.smp.poll();
+        }
         let limit = if self.oversubscribed {
             SPINS_BEFORE_YIELD_SHARED
         } else {
@@ -320,6 +356,23 @@ impl Hosted {
             std::hint::spin_loop();
         } else {
             rustix::thread::sched_yield();
+        }
+    }
+}
+
+impl Hosted {
+    /// What the machine of this platform shares.
+    fn own_instance(&self) -> Option<Arc<Inner>> {
+        self.inner.get().and_then(Weak::upgrade)
+    }
+
+    /// A wait in a forked child would have no end: nobody is there who could answer.
+    fn check_process(&self) {
+        if self.is_forked() {
+            fatal(format_args!(
+                "a process that was forked without exec waits for a CPU whose thread its parent has: \
+                 exec in the child, or boot a machine there"
+            ));
         }
     }
 }

@@ -24,8 +24,9 @@ pub(crate) fn start(inner: &Arc<Inner>, cpu: CpuId) -> Result<(), StartError> {
         .platform()
         .host_cpu_of(cpu)
         .ok_or(StartError::NoSuchCpu)?;
-    // A job that took its own CPU offline still is that CPU: there must be no second one.
-    if !inner.is_thread_gone(cpu) {
+    // A job that took its own CPU offline still is that CPU, and so is a thread that attached and
+    // has not come to rest: there must be no second one.
+    if !inner.is_at_rest(cpu) {
         return Err(StartError::Refused(i64::from(libc::EBUSY)));
     }
     let (pinned, answer) = mpsc::sync_channel(1);
@@ -54,13 +55,11 @@ fn live(machine: &Inner, cpu: CpuId) {
     let smp = &machine.smp;
     local::become_cpu(smp.platform(), cpu.get());
     local::irqs_save();
+    // Before it is online: who sees it online may send it a job.
+    machine.jobs(cpu).open();
     if smp.online_this_cpu() {
         local::irqs_restore(true);
-        while smp.is_online(cpu) && !smp.leave_if_asked() {
-            let stopping = machine.is_stopping();
-            if stopping && smp.offline_this_cpu().is_ok() {
-                break;
-            }
+        while smp.is_online(cpu) && !leave(machine, cpu) {
             smp.run_tasks();
             // A task may have forgotten its guard.
             local::irqs_restore(true);
@@ -68,7 +67,25 @@ fn live(machine: &Inner, cpu: CpuId) {
             idle(machine, cpu);
         }
     }
+    machine.jobs(cpu).close();
     local::resign();
+}
+
+/// Leaves if somebody wants it, after the jobs that were accepted; answers whether it is offline.
+fn leave(machine: &Inner, cpu: CpuId) -> bool {
+    let smp = &machine.smp;
+    if !smp.is_asked_to_leave() && !machine.is_stopping() {
+        return false;
+    }
+    if !machine.finish_jobs(cpu) {
+        return true;
+    }
+    let left = smp.leave_if_asked() || (machine.is_stopping() && smp.offline_this_cpu().is_ok());
+    if !left {
+        // Who asked gave up: the CPU stays.
+        machine.jobs(cpu).open();
+    }
+    left
 }
 
 /// Idles until something other than a call wants the thread.

@@ -67,8 +67,9 @@ fn with_reports(cpus: usize) -> (Bed, mpsc::Receiver<String>) {
         // The test may have enough.
         let _ = reports.send(line.to_string());
     };
-    let builder = Machine::builder().count(cpus).reporter(report);
-    (Bed::of(builder), lines)
+    let bed = Bed::of(Machine::builder().count(cpus).reporter(report));
+    assert_eq!(reported(&lines), format!("Brought up {cpus} CPUs"));
+    (bed, lines)
 }
 
 /// The next report, which must come.
@@ -367,6 +368,7 @@ fn a_reporter_that_panics_does_not_end_the_cpu() {
         panic!("the reporter panics");
     };
     let bed = Bed::of(Machine::builder().count(2).reporter(report));
+    CALLED.store(false, Ordering::Relaxed);
     bed.post(CPU1, || panic!("posted")).unwrap();
     bed.flush(CPU1).unwrap();
     assert!(CALLED.load(Ordering::Relaxed));

@@ -6,6 +6,7 @@
 use crate::bell::{self, Bell};
 use crate::broadcast::{Broadcast, Requests};
 use crate::csd::DropWait;
+use crate::guard::Guards;
 use crate::mailbox::Mailbox;
 use crate::pool::Pool;
 use crate::queue::{Chain, Queue};
@@ -42,10 +43,15 @@ pub(crate) enum Lane {
 #[derive(Debug)]
 pub(crate) struct Local {
     in_handler: AtomicU32,
-    /// What the doorbell says when nothing is pending: `QUIET`, or `POLLING` in a polling idle loop.
+    /// What the doorbell says when nothing is pending: `QUIET`, `POLLING` in a polling idle loop, else
+    /// `ARMED` while the CPU is armed.
     resting: AtomicU32,
+    armed: AtomicU32,
     mailing: AtomicU32,
     misses: AtomicU32,
+    pub(crate) guards: Guards,
+    /// How many tasks are running, one inside another's wait.
+    tasks: AtomicU32,
 }
 
 impl Local {
@@ -80,9 +86,24 @@ impl Local {
         reason = "a state that is saved and given back, not a choice of behaviour"
     )]
     pub(crate) fn set_polling(&self, now: bool) {
-        let resting = if now { bell::POLLING } else { bell::QUIET };
-        // ORDERING: Relaxed — the CPU's own word.
+        // ORDERING: Relaxed, here and below — the CPU's own words.
+        let resting = match self.armed.load(Ordering::Relaxed) {
+            _ if now => bell::POLLING,
+            0 => bell::QUIET,
+            _ => bell::ARMED,
+        };
         self.resting.store(resting, Ordering::Relaxed);
+    }
+
+    /// Says whether the CPU is armed. Not while its idle loop polls.
+    #[expect(
+        clippy::fn_params_excessive_bools,
+        reason = "a state that is saved and given back, not a choice of behaviour"
+    )]
+    pub(crate) fn set_armed(&self, now: bool) {
+        // ORDERING: Relaxed — the CPU's own word.
+        self.armed.store(u32::from(now), Ordering::Relaxed);
+        self.set_polling(false);
     }
 
     /// Marks the target whose mailbox the task context is using; 0 is none, else the id plus one.
@@ -102,6 +123,26 @@ impl Local {
     pub(crate) fn mailing(&self) -> u32 {
         // ORDERING: Relaxed — written on this CPU only (E20).
         self.mailing.load(Ordering::Relaxed)
+    }
+
+    /// A task begins: answers how many ran before.
+    pub(crate) fn enter_task(&self) -> u32 {
+        // ORDERING: Relaxed — the CPU's own word.
+        let running = self.tasks.load(Ordering::Relaxed);
+        self.set_tasks(running + 1);
+        running
+    }
+
+    /// So many tasks run now.
+    pub(crate) fn set_tasks(&self, running: u32) {
+        // ORDERING: Relaxed — the CPU's own word.
+        self.tasks.store(running, Ordering::Relaxed);
+    }
+
+    /// Is a task running?
+    pub(crate) fn in_task(&self) -> bool {
+        // ORDERING: Relaxed — the CPU's own word.
+        self.tasks.load(Ordering::Relaxed) != 0
     }
 
     /// Counts a call that found its mailbox owned by another source.
@@ -157,8 +198,11 @@ impl<const W: usize, const D: usize> Area<W, D> {
                 local: CacheLine(Local {
                     in_handler: AtomicU32::new(0),
                     resting: AtomicU32::new(bell::QUIET),
+                    armed: AtomicU32::new(0),
                     mailing: AtomicU32::new(0),
                     misses: AtomicU32::new(0),
+                    guards: Guards::new(),
+                    tasks: AtomicU32::new(0),
                 }),
                 requests: Requests::new(),
                 broadcast: Broadcast::new(),

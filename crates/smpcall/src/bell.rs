@@ -16,13 +16,22 @@
 //!     │               owner       │ (6) park, owner                      │
 //!     └────────────────────────   ▼          (2) ring, sender: Wake      │
 //!                               PARKED ─────────────────────────────────▶┘
+//!
+//!   QUIET ──(8) arm, owner──▶ ARMED ──(2) ring, sender: Signal──▶ RUNG
+//!     ▲                         │
+//!     └──────(3) take, owner────┘
 //! ```
 //!
+//! `PARKED` sleeps in the platform's `park`, on this very word. `ARMED` is for a CPU that sleeps elsewhere, in
+//! an event loop of its own, on what the platform signals: the word says which of the two it is, so
+//! that a sender makes one system call, and none while the CPU is awake.
+//!
 //! Only the owner leaves `RUNG`, and only senders enter it. A sender that filled a mailbox of a
-//! `POLLING` CPU need not ring at all: edge E8 is what makes that safe. Edges: E7, E8, E9, E11, E18.
+//! `POLLING` CPU need not ring at all: edge E8 is what makes that safe. Edges: E7, E8, E9, E11, E18,
+//! E60.
 //! Neighbours: `mailbox`, `queue`, `broadcast` publish; `interrupt` takes.
 
-use crate::sync::{AtomicU32, Ordering, full_fence, loom_const_fn, mutant, ord};
+use crate::sync::{AtomicU32, Ordering, fence, full_fence, loom_const_fn, mutant, ord};
 
 /// Offline: nothing is accepted. Zero, so that untouched storage is closed.
 pub(crate) const CLOSED: u32 = 0;
@@ -34,6 +43,8 @@ pub(crate) const RUNG: u32 = 2;
 pub(crate) const POLLING: u32 = 3;
 /// The owner sleeps on this word (a futex on hosted).
 pub(crate) const PARKED: u32 = 4;
+/// The owner sleeps, or is about to, on what the platform signals (a file descriptor on hosted).
+pub(crate) const ARMED: u32 = 5;
 
 /// What the sender has to do after it rang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +55,8 @@ pub(crate) enum Ring {
     Kick,
     /// Wake it: it sleeps on the word.
     Wake,
+    /// Signal it: it is armed.
+    Signal,
     /// It is offline: what was published may have to be taken back.
     Closed,
 }
@@ -91,10 +104,23 @@ impl Bell {
             ) {
                 Ok(QUIET) => return Ring::Kick,
                 Ok(PARKED) => return Ring::Wake,
+                Ok(ARMED) => return Self::found_armed(),
                 Ok(_) => return Ring::Heard,
                 Err(now) => seen = now,
             }
         }
+    }
+
+    /// Sender that rang an armed bell: what the owner prepared before it armed is visible, the means to
+    /// signal it first of all.
+    #[cold]
+    fn found_armed() -> Ring {
+        if !mutant!("e60_signal_relaxed") {
+            // ORDERING: Acquire — pairs with the Release in `arm` (E60). A fence, because the
+            // exchange before it needs no Acquire in any other state.
+            fence(Ordering::Acquire);
+        }
+        Ring::Signal
     }
 
     /// What the word says; a hint for [`Self::ring_from`] and for whether to ring at all.
@@ -140,7 +166,7 @@ impl Bell {
         self.0.load(Ordering::Relaxed) == RUNG
     }
 
-    /// Owner, before it drains: (3) and (4). `mode` is `QUIET` or `POLLING`.
+    /// Owner, before it drains: (3) and (4). `mode` is `QUIET`, `POLLING` or `ARMED`.
     #[inline]
     pub(crate) fn take(&self, mode: u32) {
         // ORDERING: Acquire — sees what every ringer so far has published (E7). A swap, so that a
@@ -160,6 +186,29 @@ impl Bell {
             .is_ok();
         full_fence!("e8_owner_fence");
         stopped
+    }
+
+    /// Owner that neither polls nor parks, before it sleeps elsewhere: (8). Answers whether the bell is
+    /// armed; otherwise somebody rang, and the owner drains and leaves it `ARMED`. After a `true` the
+    /// owner looks at its mailboxes once more: that saves a silent source its grace, after which it
+    /// would ring (E8).
+    pub(crate) fn arm(&self) -> bool {
+        if !mutant!("e60_arm_relaxed") {
+            // ORDERING: Release — publishes the means to signal us with whatever arms the bell, the
+            // exchange below or the drain's; pairs with `found_armed` (E60).
+            fence(Ordering::Release);
+        }
+        // ORDERING: Relaxed — the fence above; on failure the `take` that follows acquires.
+        let armed = self
+            .0
+            .compare_exchange(QUIET, ARMED, Ordering::Relaxed, Ordering::Relaxed);
+        matches!(armed, Ok(_) | Err(ARMED))
+    }
+
+    /// Owner: is it still armed? Then nobody has rung since.
+    pub(crate) fn is_armed(&self) -> bool {
+        // ORDERING: Relaxed — the owner armed it; a ring is acquired by `take` (E7).
+        self.0.load(Ordering::Relaxed) == ARMED
     }
 
     /// Owner: (1). After it the owner scans everything once.

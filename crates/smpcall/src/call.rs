@@ -94,8 +94,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return Err(Refused::new(CallError::InHandler, f));
         }
         assert!(
-            guard.is_of(&self.platform),
-            "interrupts are off on another instance's platform: its guard does not keep us here"
+            guard.is_of(&self.platform, me.map(|me| &self.own(me).local.guards)),
+            "interrupts are off on another CPU or instance: its guard does not keep us here"
         );
         let waiter = Waiter {
             serve: me,

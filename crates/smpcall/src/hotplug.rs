@@ -1,4 +1,5 @@
-//! CPUs come and go: bring-up, `cpu_up`, `cpu_down`, and the callbacks that others register.
+//! CPUs come and go: the states and bring-up; `hotplug/{up,down}.rs` the ways up and
+//! down, `callbacks.rs` the callbacks that others register.
 //!
 //! ```text
 //!            (1) cpu_up       (2) start_cpu        (3) arrive, the CPU     (4) open, the CPU
@@ -16,12 +17,15 @@
 //! source that went away leaves nothing dangling. One lock orders the callers of up and down.
 //! Edges: E9 to E11, E16, E17.
 
+mod down;
+mod up;
+
 use core::ptr;
 
-use crate::area::Area;
+use crate::callbacks::Callbacks;
 use crate::cpu::{CpuId, CpuMask};
 use crate::csd::DropWait;
-use crate::error::{HotplugError, StartError};
+use crate::error::HotplugError;
 use crate::params::BootParams;
 use crate::platform::{Platform, Report, StallCause};
 use crate::post;
@@ -29,7 +33,7 @@ use crate::post;
 use crate::sleep;
 use crate::smp::{PER_WORD, Smp};
 use crate::stall::{Suspect, Watch};
-use crate::sync::{AtomicPtr, AtomicU32, Ordering, full_fence, loom_const_fn, ord};
+use crate::sync::{AtomicU32, Ordering, loom_const_fn, ord};
 
 const OFFLINE: u32 = 0;
 const PREPARING: u32 = 1;
@@ -54,49 +58,11 @@ pub enum CpuState {
     GoingDown,
 }
 
-/// What a subsystem does when CPUs come and go (the seed's notifier).
-///
-/// The seed's `_FROZEN` twins, for suspend, are the same callbacks: nothing here differs.
-#[derive(Debug, Clone, Copy)]
-#[doc(alias = "notifier_block")]
-#[doc(alias = "hotplug_cfd")]
-pub struct CpuCallbacks {
-    /// For reports.
-    pub name: &'static str,
-    /// Before the CPU is started, on the CPU that brings it up; task context. An error (its own
-    /// code) undoes the callbacks before it, by their `dead`, in reverse order.
-    #[doc(alias = "CPU_UP_PREPARE")]
-    pub prepare: fn(CpuId) -> Result<(), i32>,
-    /// On the new CPU, interrupts off, before it takes calls.
-    #[doc(alias = "CPU_STARTING")]
-    pub starting: fn(CpuId),
-    /// On the leaving CPU, interrupts off, while it still takes calls.
-    #[doc(alias = "CPU_DYING")]
-    pub dying: fn(CpuId),
-    /// After the CPU is gone or has failed to come, on the CPU that asked; task context.
-    #[doc(alias = "CPU_DEAD")]
-    #[doc(alias = "CPU_UP_CANCELED")]
-    pub dead: fn(CpuId),
-}
-
-impl CpuCallbacks {
-    /// Callbacks that do nothing; fill in what is needed with `..`.
-    pub const NONE: Self = Self {
-        name: "",
-        prepare: |_| Ok(()),
-        starting: |_| (),
-        dying: |_| (),
-        dead: |_| (),
-    };
-}
-
-const CALLBACKS: usize = 16;
-
 /// The state of every CPU, the callbacks and the lock.
 #[derive(Debug)]
 pub(crate) struct Hotplug<const W: usize> {
     states: [[AtomicU32; PER_WORD]; W],
-    callbacks: [AtomicPtr<CpuCallbacks>; CALLBACKS],
+    pub(crate) callbacks: Callbacks,
     locked: AtomicU32,
     max_cpus: AtomicU32,
 }
@@ -110,11 +76,12 @@ impl<const W: usize> Hotplug<W> {
             #[cfg(loom)]
             let states =
                 core::array::from_fn(|_| core::array::from_fn(|_| AtomicU32::new(OFFLINE)));
-            #[cfg(not(loom))]
-            let callbacks = [const { AtomicPtr::new(ptr::null_mut()) }; CALLBACKS];
-            #[cfg(loom)]
-            let callbacks = core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut()));
-            Self { states, callbacks, locked: AtomicU32::new(0), max_cpus: AtomicU32::new(0) }
+            Self {
+                states,
+                callbacks: Callbacks::new(),
+                locked: AtomicU32::new(0),
+                max_cpus: AtomicU32::new(0),
+            }
         }
     }
 
@@ -160,25 +127,6 @@ impl<const W: usize> Hotplug<W> {
             .compare_exchange(0, 1, ord!("e17_lock_relaxed", Acquire), Ordering::Relaxed)
             .is_ok()
             .then(|| HotplugLock(&self.locked))
-    }
-
-    fn callbacks(&self) -> impl DoubleEndedIterator<Item = &'static CpuCallbacks> {
-        self.callbacks.iter().filter_map(|slot| {
-            // ORDERING: Acquire — the callbacks were written before they were registered (E17).
-            let callbacks = slot.load(ord!("e17_callbacks_relaxed", Acquire));
-            // SAFETY: only `register` stores here, from `&'static`.
-            (!callbacks.is_null()).then(|| unsafe { &*callbacks.cast_const() })
-        })
-    }
-}
-
-impl<const W: usize, const D: usize> Area<W, D> {
-    /// The owner's step (4): opens everything to senders.
-    pub(crate) fn open(&self) {
-        self.queues.waited.open();
-        self.queues.posted.open();
-        self.queues.sleeping.open();
-        self.bell.open();
     }
 }
 
@@ -287,259 +235,29 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
     }
 
-    /// Registers callbacks for CPUs that come and go from now on.
-    ///
-    /// # Errors
-    /// `TooManyCallbacks` when all 16 slots are taken.
-    #[doc(alias = "register_cpu_notifier")]
-    pub fn register(&self, callbacks: &'static CpuCallbacks) -> Result<(), HotplugError> {
-        let new = ptr::from_ref(callbacks).cast_mut();
-        let slot = self.hotplug.callbacks.iter().find(|slot| {
-            // ORDERING: Release — publishes the callbacks; pairs with the Acquire of `callbacks` (E17).
-            slot.compare_exchange(
-                ptr::null_mut(),
-                new,
-                ord!("e17_register_relaxed", Release),
-                Ordering::Relaxed,
-            )
-            .is_ok()
-        });
-        slot.map(|_| ()).ok_or(HotplugError::TooManyCallbacks)
-    }
-
-    /// Starts an offline CPU and waits until it takes calls. May exceed `maxcpus=`, as in the seed.
-    ///
-    /// Context: interrupts on, not inside a called function.
-    ///
-    /// # Errors
-    /// What refused; everything that had been prepared was undone.
-    #[track_caller]
-    pub fn cpu_up(&self, cpu: CpuId) -> Result<(), HotplugError> {
-        self.cpu_up_by(cpu, || self.platform.start_cpu(cpu))
-    }
-
-    /// As [`cpu_up`](Self::cpu_up), started by the caller's own means: `start` makes somebody call
-    /// [`online_this_cpu`](Self::online_this_cpu) as `cpu`, perhaps itself.
-    ///
-    /// # Errors
-    /// As [`cpu_up`](Self::cpu_up).
-    #[track_caller]
-    pub fn cpu_up_by(
-        &self,
-        cpu: CpuId,
-        start: impl FnOnce() -> Result<(), StartError>,
-    ) -> Result<(), HotplugError> {
-        let _lock = self.lock_hotplug()?;
-        if !self.present.contains(cpu) {
-            return Err(HotplugError::NoSuchCpu);
-        }
-        if !self.hotplug.step(cpu, OFFLINE, PREPARING) {
-            return Err(HotplugError::AlreadyOnline);
-        }
-        let mut prepared = 0;
-        let result = self.prepare_and_start(cpu, start, &mut prepared);
-        if result.is_err() {
-            self.run_dead(cpu, prepared);
-            self.hotplug.set(cpu, OFFLINE);
-        }
-        result
-    }
-
-    fn prepare_and_start(
-        &self,
-        cpu: CpuId,
-        start: impl FnOnce() -> Result<(), StartError>,
-        prepared: &mut usize,
-    ) -> Result<(), HotplugError> {
-        for callbacks in self.hotplug.callbacks() {
-            (callbacks.prepare)(cpu).map_err(|code| HotplugError::Callback {
-                name: callbacks.name,
-                code,
-            })?;
-            *prepared += 1;
-        }
-        self.hotplug.set(cpu, STARTING);
-        start().map_err(HotplugError::Start)?;
-        let arrived = self.wait_deadline(|| self.hotplug.look(cpu) > STARTING);
-        // A CPU that arrives just now wins the exchange and is waited for; a later one is turned away.
-        if !arrived && self.hotplug.step(cpu, STARTING, OFFLINE) {
-            return Err(HotplugError::Timeout);
-        }
-        self.wait_until(self.waiter(self.platform.current_cpu()), cpu, || {
-            self.hotplug.look(cpu) == ONLINE
-        });
-        Ok(())
-    }
-
-    /// Undoes `prepare` for the first `prepared` callbacks, in reverse order.
-    fn run_dead(&self, cpu: CpuId, prepared: usize) {
-        let registered = self.hotplug.callbacks().count();
-        self.hotplug
-            .callbacks()
-            .rev()
-            .skip(registered.saturating_sub(prepared))
-            .for_each(|callbacks| (callbacks.dead)(cpu));
-    }
-
-    /// The new CPU arrives: it takes calls when this answers `true`.
-    ///
-    /// Interrupts off, on the CPU that was started. `false`: it came too late and was given up; the
-    /// platform stops it again.
-    pub fn online_this_cpu(&self) -> bool {
-        let Some(me) = self.platform.current_cpu() else {
-            return false;
-        };
-        if !self.hotplug.step(me, STARTING, ARRIVED) {
-            return false;
-        }
-        self.hotplug
-            .callbacks()
-            .for_each(|callbacks| (callbacks.starting)(me));
-        self.open_cpu(me);
-        true
-    }
-
-    /// Step (4), on the CPU itself, interrupts off.
-    pub(crate) fn open_cpu(&self, me: CpuId) {
-        let area = self.own(me);
-        area.open();
-        let before = area.local.in_handler();
-        area.local.set_in_handler(true);
-        // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
-        unsafe { area.drain_at_the_edge(&self.context(me), |source| self.own(source)) };
-        area.local.set_in_handler(before);
-        self.online.insert(me);
-        // Orders our being seen online before what we look at from here on: who stored something and
-        // kicks without us has stored it for us (E25).
-        full_fence!("e25_online_fence");
-        self.hotplug.set(me, ONLINE);
-    }
-
-    /// Asks a CPU to leave and waits until it is gone; what it had accepted has run by then.
-    ///
-    /// The CPU leaves from its idle loop (it calls [`leave_if_asked`](Self::leave_if_asked)), so work
-    /// on it ends first. Context: interrupts on, not inside a called function, another CPU.
-    ///
-    /// # Errors
-    /// `Myself`, `LastCpu`, `AlreadyOffline`, `NoSuchCpu`, `Context`, and `Timeout` if it did not
-    /// reach its idle loop in time: it is then online as before.
-    #[track_caller]
-    pub fn cpu_down(&self, cpu: CpuId) -> Result<(), HotplugError> {
-        if self.platform.current_cpu() == Some(cpu) {
-            return Err(HotplugError::Myself);
-        }
-        let _lock = self.lock_hotplug()?;
-        if !self.present.contains(cpu) {
-            return Err(HotplugError::NoSuchCpu);
-        }
-        if self.hotplug.look(cpu) != ONLINE {
-            return Err(HotplugError::AlreadyOffline);
-        }
-        if self.num_online_cpus() == 1 {
-            return Err(HotplugError::LastCpu);
-        }
-        self.hotplug.set(cpu, LEAVING);
-        self.ring(cpu, self.own(cpu));
-        let left = self.wait_deadline(|| self.hotplug.look(cpu) == DEAD);
-        // A CPU that starts to leave just now wins the exchange and is waited for.
-        if !left && self.hotplug.step(cpu, LEAVING, ONLINE) {
-            return Err(HotplugError::Timeout);
-        }
-        // It has begun to leave and may be running its last tasks: no deadline, for a CPU that was
-        // called offline too early could be started a second time.
-        self.wait_until(self.waiter(self.platform.current_cpu()), cpu, || {
-            self.hotplug.look(cpu) == DEAD && self.platform.is_stopped(cpu)
-        });
-        self.run_dead(cpu, CALLBACKS);
-        self.hotplug.set(cpu, OFFLINE);
-        Ok(())
-    }
-
-    /// Has this CPU been asked to leave? One load; for idle loops.
-    #[inline]
-    pub fn is_asked_to_leave(&self) -> bool {
-        self.platform
-            .current_cpu()
-            .is_some_and(|me| self.hotplug.look(me) == LEAVING)
-    }
-
-    /// In the idle loop: leaves if this CPU was asked to. After a `true` it is offline, interrupts
-    /// are off, everything it accepted has run, and the platform stops it without delay.
-    pub fn leave_if_asked(&self) -> bool {
-        let Some(me) = self.platform.current_cpu() else {
-            return false;
-        };
-        // A called function that left would run the call that it is part of once more.
-        if self.own(me).local.in_handler() || !self.hotplug.step(me, LEAVING, DYING) {
-            return false;
-        }
-        self.close_cpu(me);
-        self.hotplug.set(me, DEAD);
-        true
-    }
-
-    /// This CPU leaves by its own decision and stays with its thread: what `attach` gave back.
-    /// Task context. Afterwards it is offline, and interrupts are off.
-    ///
-    /// # Errors
-    /// `AlreadyOffline`, or `Context` where the lock cannot be waited for.
-    #[track_caller]
-    pub fn offline_this_cpu(&self) -> Result<(), HotplugError> {
-        let me = self.platform.current_cpu().ok_or(HotplugError::NoSuchCpu)?;
-        let _lock = self.lock_hotplug()?;
-        if !self.hotplug.step(me, ONLINE, DYING) {
-            return Err(HotplugError::AlreadyOffline);
-        }
-        self.close_cpu(me);
-        self.run_dead(me, CALLBACKS);
-        self.hotplug.set(me, OFFLINE);
-        Ok(())
-    }
-
-    /// Step (7), on the CPU itself: after it, nothing more is accepted, and all that was has run.
-    #[expect(
-        clippy::multiple_unsafe_ops_per_block,
-        reason = "one obligation covers the accesses of the block"
-    )]
-    pub(crate) fn close_cpu(&self, me: CpuId) {
-        let area = self.own(me);
-        let context = self.context(me);
-        // Tasks may sleep, so they run before interrupts go off; later ones are refused. Each is taken
-        // alone: one that drops another which is queued behind it finds it and runs it.
-        // SAFETY: 1 — we are this CPU, in its task context.
-        unsafe {
-            self.run_every_task(me, area);
-            area.keep_tasks(area.queues.sleeping.close());
-            self.run_every_task(me, area);
-        }
-        self.platform.irqs_save();
-        self.hotplug
-            .callbacks()
-            .for_each(|callbacks| (callbacks.dying)(me));
-        self.online.remove(me);
-        area.local.set_polling(false);
-        area.bell.close();
-        let before = area.local.in_handler();
-        area.local.set_in_handler(true);
-        // SAFETY: 1 of `run` — our queue, our context.
-        unsafe { area.queues.waited.close().run(&context) };
-        // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
-        unsafe { area.drain_at_the_edge(&context, |source| self.own(source)) };
-        // SAFETY: 1 of `run` — our queue, our context.
-        unsafe { area.queues.posted.close().run(&context) };
-        area.local.set_in_handler(before);
-        self.release_all_mailboxes(me);
-    }
-
     /// Waits for the lock of up and down, serving meanwhile.
     #[track_caller]
     fn lock_hotplug(&self) -> Result<HotplugLock<'_>, HotplugError> {
+        loop {
+            if let Some(lock) = self.lock_hotplug_unless(|| false)? {
+                return Ok(lock);
+            }
+        }
+    }
+
+    /// As [`Self::lock_hotplug`], or until something else comes first: then `None`.
+    #[track_caller]
+    fn lock_hotplug_unless(
+        &self,
+        comes_first: impl Fn() -> bool,
+    ) -> Result<Option<HotplugLock<'_>>, HotplugError> {
         let me = self.platform.current_cpu();
         self.may_wait(me).map_err(HotplugError::Context)?;
         let waiter = self.waiter(me);
         let mut watch = Watch::default();
         loop {
-            if let Some(lock) = self.hotplug.try_lock() {
+            let lock = self.hotplug.try_lock();
+            if lock.is_some() || comes_first() {
                 self.end_watch(waiter, &watch);
                 return Ok(lock);
             }

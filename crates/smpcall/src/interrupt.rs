@@ -1,4 +1,4 @@
-//! The receive side: what a CPU does when its IPI arrives, when it polls, and when it idles.
+//! The receive side: what a CPU does when its IPI arrives and when it polls. `idle.rs` has its idle loop.
 //!
 //! A drain first takes the doorbell, so that whoever publishes later rings anew, then looks
 //! into every place that a sender may have used: waited calls before posted ones. Nothing runs
@@ -6,7 +6,6 @@
 //! record says. Posts that were there when the drain began run in it, so nothing starves.
 
 use crate::area::Area;
-use crate::bell;
 use crate::cpu::CpuId;
 use crate::platform::Platform;
 use crate::queue::{Context, Queue};
@@ -169,73 +168,5 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.platform()
             .current_cpu()
             .is_some_and(|me| self.own(me).looks_pending())
-    }
-
-    /// Starts polling: from here on senders do not interrupt or wake this CPU, for it promises to
-    /// call [`idle_poll`](Self::idle_poll) again and again. Task context of an online CPU.
-    pub fn idle_enter(&self) {
-        let Some(me) = self.platform().current_cpu() else {
-            return;
-        };
-        self.own(me).local.set_polling(true);
-        self.drain_with_irqs_off(me);
-    }
-
-    /// One look, between [`idle_enter`](Self::idle_enter) and [`idle_exit`](Self::idle_exit).
-    /// Answers whether anything ran.
-    #[inline]
-    pub fn idle_poll(&self) -> bool {
-        let Some(me) = self.platform().current_cpu() else {
-            return false;
-        };
-        let area = self.own(me);
-        if area.bell.is_rung() {
-            self.drain_with_irqs_off(me);
-            return true;
-        }
-        // A called function that polls would find the call that it is part of still in its line.
-        if !area.mail.iter().any(|mailbox| mailbox.looks_called()) || area.local.in_handler() {
-            return false;
-        }
-        let were_on = self.platform().irqs_save();
-        area.local.set_in_handler(true);
-        // SAFETY: 1 — we are this CPU in its idle loop, interrupts are off, so no drain is
-        // running; 2 — our own context.
-        let served = unsafe { area.serve_mail(&self.context(me)) };
-        area.local.set_in_handler(false);
-        self.platform().irqs_restore(were_on);
-        served
-    }
-
-    /// Stops polling: from here on senders interrupt. What came meanwhile is run.
-    pub fn idle_exit(&self) {
-        let Some(me) = self.platform().current_cpu() else {
-            return;
-        };
-        let area = self.own(me);
-        area.local.set_polling(false);
-        if !area.bell.stop_polling(bell::QUIET) || area.looks_pending() {
-            self.drain_with_irqs_off(me);
-        }
-    }
-
-    /// Goes from polling to sleep and back, by the platform's `park`; between
-    /// [`idle_enter`](Self::idle_enter) and [`idle_exit`](Self::idle_exit). What came is run.
-    #[cfg(not(loom))]
-    pub fn idle_park(&self) {
-        let Some(me) = self.platform().current_cpu() else {
-            return;
-        };
-        let area = self.own(me);
-        if area.bell.stop_polling(bell::PARKED) && !area.looks_pending() {
-            self.platform().park(area.bell.word(), bell::PARKED);
-        }
-        self.drain_with_irqs_off(me);
-    }
-
-    fn drain_with_irqs_off(&self, me: CpuId) {
-        let were_on = self.platform().irqs_save();
-        self.drain(me);
-        self.platform().irqs_restore(were_on);
     }
 }

@@ -21,14 +21,14 @@
 //! |---|---|
 //! | `smp.rs` | the instance; waiting |
 //! | `call.rs`, `post.rs`, `many.rs`, `fan_out.rs`, `post_many.rs` | the send side |
-//! | `interrupt.rs` | the receive side and the idle loop |
+//! | `interrupt.rs`, `idle.rs` | the receive side; the idle loop |
 //! | `near.rs` | one CPU of a set, by distance |
 //! | `per_cpu.rs` | data that only its CPU touches |
 //! | `rendezvous.rs` | phases in lock step |
 //! | `results.rs`, `ticket.rs` | results of each CPU, and of posted calls |
 //! | `stall.rs`, `trace.rs` | waits that take long; events and counters |
 //! | `sleep.rs` | work in a CPU's ordinary context |
-//! | `hotplug.rs`, `params.rs` | CPUs come and go; boot parameters |
+//! | `hotplug.rs`, `callbacks.rs`, `params.rs` | CPUs come and go, and who hears of it; boot parameters |
 //! | `bell.rs`, `mailbox.rs`, `queue.rs`, `record.rs`, `csd.rs`, `pool.rs`, `broadcast.rs` | the protocol's parts, each with its state diagram |
 //! | `area.rs`, `job.rs`, `guard.rs`, `cpu.rs`, `error.rs`, `platform.rs`, `sync.rs` | what they are made of |
 //!
@@ -40,12 +40,14 @@ mod batch;
 mod bell;
 mod broadcast;
 mod call;
+mod callbacks;
 mod cpu;
 mod csd;
 mod error;
 mod fan_out;
 mod guard;
 mod hotplug;
+mod idle;
 mod interrupt;
 mod job;
 mod mailbox;
@@ -79,11 +81,12 @@ pub mod guide {
     pub mod porting {}
 }
 
+pub use callbacks::CpuCallbacks;
 pub use cpu::{CpuId, CpuIter, CpuMask, ListFault, ParseListError};
 pub use csd::Csd;
 pub use error::{CallError, HotplugError, Refused, StartError};
 pub use guard::IrqsOff;
-pub use hotplug::{CpuCallbacks, CpuState};
+pub use hotplug::CpuState;
 pub use near::Distance;
 pub use params::{BadParam, BootParams, Reason};
 pub use per_cpu::{PerCpu, PerCpuError, PerCpuSlot};

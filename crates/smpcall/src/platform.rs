@@ -100,6 +100,14 @@ pub unsafe trait Platform: Sync + Sized + 'static {
         self.send_ipi(cpu);
     }
 
+    /// Signals a CPU that is armed ([`Smp::arm`](crate::Smp::arm)): it sleeps in an event loop of its own, or
+    /// is about to. What the CPU did before it armed is visible. As [`send_ipi`](Self::send_ipi), which
+    /// is the default.
+    #[inline]
+    fn signal_armed(&self, cpu: CpuId) {
+        self.send_ipi(cpu);
+    }
+
     /// Blocks a thread that is no CPU while `word` holds `value`; may return early. The default relaxes.
     #[cfg(not(loom))]
     fn block(&self, word: &AtomicU32, value: u32) {

@@ -120,11 +120,19 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             // SAFETY: 1 of `next_task` — we are this CPU, in its task context.
             && let Some(task) = unsafe { area.next_task() }
         {
+            let running = area.local.enter_task();
             // SAFETY: 1 of `run` — our queue's node, our context.
             unsafe { task.run(&self.context(me)) };
+            area.local.set_tasks(running);
             ran = true;
         }
         ran
+    }
+
+    /// Is a task running on this CPU, perhaps below a wait? `false` on a thread that is no CPU.
+    pub fn in_task(&self) -> bool {
+        let me = self.platform.current_cpu();
+        me.is_some_and(|me| self.own(me).local.in_task())
     }
 
     /// Has this CPU tasks to run? Two loads, for idle loops.
@@ -176,8 +184,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     pub(crate) unsafe fn run_every_task(&self, me: CpuId, area: &Area<W, D>) {
         // SAFETY: 1.
         while let Some(task) = unsafe { area.next_task() } {
+            let running = area.local.enter_task();
             // SAFETY: 1 of `run` — our queue's node, our context.
             unsafe { task.run(&self.context(me)) };
+            area.local.set_tasks(running);
         }
     }
 }

@@ -190,7 +190,15 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
     }
 
-    /// May this context wait for another CPU?
+    /// May this context wait for another CPU? Every waited call asks the same.
+    ///
+    /// # Errors
+    /// `InHandler`, `InterruptsOff`.
+    pub fn can_wait(&self) -> Result<(), CallError> {
+        self.may_wait(self.platform.current_cpu())
+    }
+
+    /// As [`can_wait`](Self::can_wait), for a caller who knows which CPU it is.
     #[inline]
     pub(crate) fn may_wait(&self, me: Option<CpuId>) -> Result<(), CallError> {
         match me {
@@ -239,7 +247,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Does what a ring demands.
     #[inline]
     pub(crate) fn act(&self, cpu: CpuId, area: &Area<W, D>, ring: Ring) -> bool {
-        if matches!(ring, Ring::Kick | Ring::Wake) {
+        if matches!(ring, Ring::Kick | Ring::Wake | Ring::Signal) {
             self.trace_send(cpu);
         }
         match ring {
@@ -249,6 +257,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             Ring::Wake => self.platform.wake(cpu, area.bell.word()),
             #[cfg(loom)]
             Ring::Wake => self.platform.send_ipi(cpu),
+            Ring::Signal => self.platform.signal_armed(cpu),
             Ring::Closed => return false,
         }
         true

@@ -219,11 +219,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// Interrupts the culprit once more, or wakes it: the last time may have been lost.
     fn interrupt_again(&self, culprit: CpuId) {
-        #[cfg(not(loom))]
-        if self.own(culprit).bell.look() == bell::PARKED {
-            return self.platform.wake(culprit, self.own(culprit).bell.word());
+        match self.own(culprit).bell.look() {
+            #[cfg(not(loom))]
+            bell::PARKED => self.platform.wake(culprit, self.own(culprit).bell.word()),
+            bell::ARMED => self.platform.signal_armed(culprit),
+            _ => self.platform.send_ipi(culprit),
         }
-        self.platform.send_ipi(culprit);
     }
 
     /// Says that a wait has ended, if it was reported.

@@ -1,4 +1,5 @@
-//! Loom models of the doorbell: E7, E8, E9, and the parking handshake (E18) with a modelled futex.
+//! Loom models of the doorbell: E7, E8, E9, E60, the parking handshake (E18) with a modelled futex, and an
+//! armed CPU (E61) with a modelled file descriptor.
 #![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-use super::{Bell, CLOSED, PARKED, POLLING, QUIET, RUNG, Ring};
+use super::{ARMED, Bell, CLOSED, PARKED, POLLING, QUIET, RUNG, Ring};
 use crate::mailbox::{Mailbox, Payload};
 use crate::queue::{Context, Node, Queue};
 use crate::sync::Ordering;
@@ -24,6 +25,8 @@ struct World {
     ran: Plain,
     /// The kernel's side of a futex: its lock, and where waiters sleep.
     futex: (Mutex<()>, Condvar),
+    /// The descriptor of an armed CPU: how often it was signalled, and who sleeps on it.
+    signal: (Mutex<u32>, Condvar),
 }
 
 // SAFETY: every part is used under its own protocol; loom checks it.
@@ -62,6 +65,7 @@ impl World {
             data: Plain::new(),
             ran: Plain::new(),
             futex: (Mutex::new(()), Condvar::new()),
+            signal: (Mutex::new(0), Condvar::new()),
         };
         world.queue.open();
         world.bell.open();
@@ -114,6 +118,27 @@ impl World {
         while self.bell.look() == value {
             bucket = self.futex.1.wait(bucket).unwrap();
         }
+    }
+}
+
+impl World {
+    /// Source: a write to the descriptor.
+    fn signal(&self) {
+        *self.signal.0.lock().unwrap() += 1;
+        self.signal.1.notify_all();
+    }
+
+    /// Owner: sleeps until the descriptor is readable, and leaves it so.
+    fn sleep_on_signal(&self) {
+        let mut signals = self.signal.0.lock().unwrap();
+        while *signals == 0 {
+            signals = self.signal.1.wait(signals).unwrap();
+        }
+    }
+
+    /// Owner: a read of the descriptor.
+    fn clear_signal(&self) {
+        *self.signal.0.lock().unwrap() = 0;
     }
 }
 
@@ -281,7 +306,7 @@ fn e18_a_parked_cpu_is_woken_by_a_call() {
                 match world.bell.ring_unless_polling() {
                     Ring::Wake => world.futex_wake(),
                     Ring::Heard | Ring::Kick => {}
-                    Ring::Closed => unreachable!("nobody closes here"),
+                    Ring::Signal | Ring::Closed => unreachable!("nobody arms or closes here"),
                 }
             }
         });
@@ -292,6 +317,85 @@ fn e18_a_parked_cpu_is_woken_by_a_call() {
                 world.futex_wait(PARKED);
             }
             world.bell.take(POLLING);
+            served = world.serve();
+            thread::yield_now();
+        }
+        source.join().unwrap();
+        assert!(world.mail.is_done());
+    });
+}
+
+#[test]
+fn e8_a_cpu_that_arms_hears_of_a_silent_call() {
+    silent_source_against(|world| {
+        if !world.bell.stop_polling(QUIET) || world.mail.looks_called() {
+            world.bell.take(QUIET);
+            world.serve();
+        }
+        if !world.bell.arm() {
+            world.bell.take(ARMED);
+            world.serve();
+        }
+    });
+}
+
+/// Who signals a CPU needs what that CPU prepared before it armed.
+fn signaller_against(arm: impl Fn(&World) + Sync + Send + Copy + 'static) {
+    model(move || {
+        let world = World::new(QUIET);
+        let sender = thread::spawn({
+            let world = world.clone();
+            move || {
+                if world.bell.ring() == Ring::Signal {
+                    assert_eq!(world.data.get(), 1);
+                }
+            }
+        });
+        world.data.set(1);
+        arm(&world);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn e60_who_finds_a_cpu_armed_sees_what_it_prepared() {
+    signaller_against(|world| {
+        world.bell.arm();
+    });
+}
+
+#[test]
+fn e60_who_finds_a_cpu_armed_by_its_drain_sees_what_it_prepared() {
+    signaller_against(|world| {
+        // Armed or rung: the drain leaves it armed.
+        world.bell.arm();
+        world.bell.take(ARMED);
+    });
+}
+
+#[test]
+fn e61_an_armed_cpu_that_sleeps_is_signalled() {
+    model(|| {
+        let world = World::new(QUIET);
+        let source = thread::spawn({
+            let world = world.clone();
+            move || {
+                world.publish();
+                match world.bell.ring_unless_polling() {
+                    Ring::Signal => world.signal(),
+                    Ring::Heard | Ring::Kick => {}
+                    Ring::Wake | Ring::Closed => unreachable!("nobody parks or closes here"),
+                }
+            }
+        });
+        // What an event loop does, until the call has run: a signal that is lost is a deadlock.
+        let mut served = false;
+        while !served {
+            if world.bell.arm() && !world.mail.looks_called() {
+                world.sleep_on_signal();
+            }
+            world.clear_signal();
+            world.bell.take(QUIET);
             served = world.serve();
             thread::yield_now();
         }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use super::{ARRIVED, CpuCallbacks, DEAD, LEAVING, OFFLINE, ONLINE, STARTING};
+use super::{ARRIVED, DEAD, LEAVING, OFFLINE, ONLINE, STARTING};
+use crate::callbacks::CpuCallbacks;
 use crate::cpu::{CpuId, CpuMask};
 use crate::csd::Csd;
 use crate::error::CallError;
@@ -332,7 +333,7 @@ fn e17_who_sees_callbacks_sees_what_was_done_before_they_were_registered() {
             world.runs.set(1);
             world.smp.register(&CALLBACKS).unwrap();
         });
-        if world.smp.hotplug.callbacks().next().is_some() {
+        if world.smp.hotplug.callbacks.iter().next().is_some() {
             assert_eq!(world.runs.get(), 1);
         }
         other.join().unwrap();

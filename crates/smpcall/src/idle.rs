@@ -1,0 +1,167 @@
+//! What a CPU does when it has nothing to do: it polls, it parks, or it arms and sleeps elsewhere.
+//!
+//! | | senders | the CPU |
+//! |---|---|---|
+//! | polling, [`idle_enter`](Smp::idle_enter) | do nothing but fill the line, or write the doorbell | looks again and again: [`idle_poll`](Smp::idle_poll) |
+//! | parked, [`idle_park`](Smp::idle_park) | wake it, once | sleeps in the platform, on its doorbell |
+//! | armed, [`arm`](Smp::arm) | signal it, once | sleeps wherever it likes, and [`disarm`](Smp::disarm)s when it was signalled |
+//!
+//! All of it belongs to task context with interrupts on. A called function that idled would take the calls
+//! behind it before its own is over, and one that slept would hold up its caller: it panics, and the
+//! panic says so. Edges: E7, E8, E18, E60.
+
+use crate::bell;
+use crate::cpu::CpuId;
+use crate::platform::Platform;
+use crate::smp::Smp;
+
+impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
+    /// Starts polling: from here on senders do not interrupt or wake this CPU, for it promises to
+    /// call [`idle_poll`](Self::idle_poll) again and again. Task context of an online CPU. Does
+    /// nothing on a thread that is no CPU.
+    ///
+    /// # Panics
+    /// Inside a called function, or with interrupts off.
+    pub fn idle_enter(&self) {
+        let Some(me) = self.idler() else {
+            return;
+        };
+        self.own(me).local.set_polling(true);
+        self.drain_with_irqs_off(me);
+    }
+
+    /// One look, between [`idle_enter`](Self::idle_enter) and [`idle_exit`](Self::idle_exit).
+    /// Answers whether anything ran.
+    #[inline]
+    pub fn idle_poll(&self) -> bool {
+        let Some(me) = self.platform().current_cpu() else {
+            return false;
+        };
+        let area = self.own(me);
+        if area.bell.is_rung() {
+            return self.drain_with_irqs_off(me);
+        }
+        // A called function that polls would find the call that it is part of still in its line.
+        if !area.mail.iter().any(|mailbox| mailbox.looks_called()) || area.local.in_handler() {
+            return false;
+        }
+        let were_on = self.platform().irqs_save();
+        if !were_on {
+            return false;
+        }
+        area.local.set_in_handler(true);
+        // SAFETY: 1 — we are this CPU in its idle loop, interrupts are off, so no drain is
+        // running; 2 — our own context.
+        let served = unsafe { area.serve_mail(&self.context(me)) };
+        area.local.set_in_handler(false);
+        self.platform().irqs_restore(were_on);
+        served
+    }
+
+    /// Stops polling: from here on senders interrupt. What came meanwhile is run.
+    pub fn idle_exit(&self) {
+        let Some(me) = self.platform().current_cpu() else {
+            return;
+        };
+        let area = self.own(me);
+        area.local.set_polling(false);
+        if !area.bell.stop_polling(area.local.resting()) || area.looks_pending() {
+            self.drain_or_remember(me);
+        }
+    }
+
+    /// Goes from polling to sleep and back, by the platform's `park`; between
+    /// [`idle_enter`](Self::idle_enter) and [`idle_exit`](Self::idle_exit). What came is run.
+    ///
+    /// # Panics
+    /// Inside a called function, or with interrupts off.
+    #[cfg(not(loom))]
+    pub fn idle_park(&self) {
+        let Some(me) = self.idler() else {
+            return;
+        };
+        let area = self.own(me);
+        if area.bell.stop_polling(bell::PARKED) && !area.looks_pending() {
+            self.platform().park(area.bell.word(), bell::PARKED);
+        }
+        self.drain_with_irqs_off(me);
+    }
+
+    /// Arms this CPU, which is about to sleep outside this library, in an event loop of its own: from
+    /// here until [`disarm`](Self::disarm) the first sender after each drain calls
+    /// [`Platform::signal_armed`]. Not between [`idle_enter`](Self::idle_enter) and
+    /// [`idle_exit`](Self::idle_exit).
+    ///
+    /// Answers whether it may sleep. `false`: it is armed, but calls had come and have been run, so the
+    /// CPU looks first whether they gave it something to do.
+    ///
+    /// # Panics
+    /// Inside a called function, or with interrupts off.
+    pub fn arm(&self) -> bool {
+        let Some(me) = self.idler() else {
+            return false;
+        };
+        let area = self.own(me);
+        area.local.set_armed(true);
+        if area.bell.arm() && !area.looks_pending() {
+            return true;
+        }
+        self.drain_with_irqs_off(me);
+        false
+    }
+
+    /// Is this CPU armed, and nobody has rung since? One load.
+    pub fn is_armed(&self) -> bool {
+        let me = self.platform().current_cpu();
+        me.is_some_and(|me| self.own(me).bell.is_armed())
+    }
+
+    /// Disarms this CPU, which is awake, and runs what came. Answers whether anybody had rung.
+    ///
+    /// # Panics
+    /// Inside a called function, or with interrupts off.
+    pub fn disarm(&self) -> bool {
+        let Some(me) = self.idler() else {
+            return false;
+        };
+        let area = self.own(me);
+        area.local.set_armed(false);
+        let rung = area.bell.is_rung();
+        if rung || area.bell.is_armed() {
+            self.drain_with_irqs_off(me);
+        }
+        rung
+    }
+
+    /// The CPU that idles here; `None` on a thread that is none.
+    ///
+    /// # Panics
+    /// Inside a called function, or with interrupts off.
+    fn idler(&self) -> Option<CpuId> {
+        let me = self.platform().current_cpu()?;
+        assert!(
+            self.may_wait(Some(me)).is_ok(),
+            "CPU {me} idles inside a called function or with interrupts off, where it takes no calls"
+        );
+        Some(me)
+    }
+
+    /// Drains, if interrupts are on; answers whether it did.
+    fn drain_with_irqs_off(&self, me: CpuId) -> bool {
+        let were_on = self.platform().irqs_save();
+        if were_on {
+            self.drain(me);
+            self.platform().irqs_restore(were_on);
+        }
+        were_on
+    }
+
+    /// Drains; where that is impossible, rings for itself, so that the next poll point does.
+    fn drain_or_remember(&self, me: CpuId) {
+        if self.may_wait(Some(me)).is_ok() {
+            self.drain_with_irqs_off(me);
+        } else {
+            self.own(me).bell.ring();
+        }
+    }
+}
