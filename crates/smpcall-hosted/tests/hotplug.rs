@@ -280,7 +280,7 @@ fn a_called_function_that_idles_is_told_so() {
     for name in ["enter", "park", "arm", "until"] {
         let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
             machine
-                .call(CPU1, || idle(machine))
+                .call(CPU1, || idle(name))
                 .map_err(|refused| refused.error)
         }));
         let why = panicked.expect_err(name);
