@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 
 use crate::arch::Arch;
+use crate::cc;
 use crate::sysroot::Toolchain;
 
 /// What is built.
@@ -12,6 +13,8 @@ use crate::sysroot::Toolchain;
 pub(crate) enum Image<'a> {
     /// `smpcall-kernel`, which runs the suites.
     Kernel,
+    /// The one whose kernel is in C, with its own cases.
+    CKernel,
     /// An example of `smpcall-metal`.
     Example(&'a str),
 }
@@ -22,6 +25,12 @@ pub(crate) fn build(arch: Arch, image: Image<'_>) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo(arch, "build");
     let (package, file) = match image {
         Image::Kernel => ("smpcall-kernel", "smpcall-kernel".to_owned()),
+        Image::CKernel => {
+            let objects = std::env::join_paths(cc::kernel_objects(arch)?)?;
+            cargo.env("SMPCALL_CAPI_OBJECTS", objects);
+            cargo.args(["--features", "capi", "--bin", "smpcall-kernel-capi"]);
+            ("smpcall-kernel", "smpcall-kernel-capi".to_owned())
+        }
         Image::Example(name) => {
             cargo.args(["--example", name]);
             ("smpcall-metal", format!("examples/{name}"))

@@ -2,8 +2,10 @@
 
 mod apt;
 mod arch;
+mod cc;
 mod examples;
 mod image;
+mod install;
 mod links;
 mod protocol;
 mod qemu;
@@ -69,6 +71,12 @@ enum Task {
         #[arg(long)]
         example: Option<String>,
     },
+    /// Builds the C library and copies it, its headers and its pkg-config file to a folder
+    InstallCapi {
+        /// Such as /usr/local
+        #[arg(long, value_name = "DIR")]
+        prefix: PathBuf,
+    },
     /// Boots the kernel in QEMU and runs a suite there
     Qemu(qemu::Options),
 }
@@ -108,6 +116,11 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::BuildKernel { arch, example } => {
             let image = example.as_deref().map_or(Image::Kernel, Image::Example);
             println!("{}", image::build(arch, image)?.display());
+        }
+        Task::InstallCapi { prefix } => {
+            for file in install::capi(&prefix)? {
+                println!("{}", file.display());
+            }
         }
         Task::Qemu(options) => return qemu::run(&options),
     }

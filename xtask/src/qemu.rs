@@ -33,6 +33,8 @@ pub(crate) enum Suite {
     Bench,
     /// Random operations and hotplug
     Torture,
+    /// The C library's cases, in a kernel that is in C
+    Capi,
 }
 
 impl Suite {
@@ -42,7 +44,21 @@ impl Suite {
             Suite::Conformance => "conformance",
             Suite::Bench => "bench",
             Suite::Torture => "torture",
+            Suite::Capi => "capi",
         }
+    }
+
+    /// The image that has it.
+    fn image(self) -> Image<'static> {
+        match self {
+            Suite::Capi => Image::CKernel,
+            _ => Image::Kernel,
+        }
+    }
+
+    /// Does it consist of cases, of which some must have run?
+    fn has_cases(self) -> bool {
+        matches!(self, Suite::Conformance | Suite::Capi)
     }
 }
 
@@ -186,7 +202,7 @@ pub(crate) fn boot(options: &Options) -> Result<Outcome> {
     let image = options
         .example
         .as_deref()
-        .map_or(Image::Kernel, Image::Example);
+        .map_or(options.suite.image(), Image::Example);
     let kernel = match &options.kernel {
         Some(path) => path.clone(),
         None => image::build(options.arch, image)?,
@@ -209,7 +225,7 @@ pub(crate) fn boot(options: &Options) -> Result<Outcome> {
     let mut faults = judge_end(options, &end, &kernel)?;
     faults.extend(report.faults());
     let kernel_of_ours = options.kernel.is_none() && options.example.is_none();
-    if kernel_of_ours && options.suite == Suite::Conformance && report.passed + report.failed == 0 {
+    if kernel_of_ours && options.suite.has_cases() && report.passed + report.failed == 0 {
         faults.push("no case ran".to_owned());
     }
     if kernel_of_ours && options.suite == Suite::Torture && !report.tortured {

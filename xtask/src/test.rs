@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
 use crate::image::{self, Image};
-use crate::{examples, links, protocol, qemu, tidy};
+use crate::{cc, examples, install, links, protocol, qemu, tidy};
 
 /// How many checks passed and failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ enum Run {
     Builds(Arch),
     /// The kernel boots with so many CPUs and its cases pass.
     Boots(Arch, u32),
+    /// The same with the kernel that is in C.
+    BootsC(Arch, u32),
     /// The kernel boots with four CPUs and stands the torture for a few seconds.
     Tortures(Arch),
 }
@@ -70,6 +72,7 @@ const STEPS: &[(&str, Run)] = &[
     ("doc", Run::Here(doc)),
     ("test", Run::Tests("test --workspace --no-fail-fast")),
     ("examples", Run::Here(examples::run)),
+    ("install-capi", Run::Here(install::check)),
     ("loom", Run::Here(|| protocol::loom(&[]))),
     ("build-x86_64", Run::Builds(X86_64)),
     ("build-aarch64", Run::Builds(Aarch64)),
@@ -83,6 +86,9 @@ const STEPS: &[(&str, Run)] = &[
     ("boot-riscv64-1", Run::Boots(Riscv64, 1)),
     ("boot-riscv64-2", Run::Boots(Riscv64, 2)),
     ("boot-riscv64-4", Run::Boots(Riscv64, 4)),
+    ("capi-x86_64-4", Run::BootsC(X86_64, 4)),
+    ("capi-aarch64-4", Run::BootsC(Aarch64, 4)),
+    ("capi-riscv64-4", Run::BootsC(Riscv64, 4)),
     ("torture-x86_64-4", Run::Tortures(X86_64)),
     ("torture-aarch64-4", Run::Tortures(Aarch64)),
     ("torture-riscv64-4", Run::Tortures(Riscv64)),
@@ -151,7 +157,7 @@ fn timed(name: &str, step: Run) -> Counts {
 fn perform(step: Run) -> Result<Counts> {
     match step {
         Run::Cargo(words) => Ok(cargo(words).status()?.success().into()),
-        Run::Tests(words) => run_tests(&mut cargo(words)),
+        Run::Tests(words) => run_tests(cargo(words).envs(cc::host_tools()?)),
         Run::Here(check) => check(),
         Run::Builds(arch) => {
             println!("{}", image::build(arch, Image::Kernel)?.display());
@@ -161,19 +167,11 @@ fn perform(step: Run) -> Result<Counts> {
             let outcome = qemu::boot(&qemu::Options::torture(arch, 4, 5))?;
             Ok(outcome.faults.is_empty().into())
         }
-        Run::Boots(arch, smp) => {
-            let outcome = qemu::boot(&qemu::Options::conformance(arch, smp))?;
-            let (passed, failed) = (outcome.report.passed, outcome.report.failed);
-            // The run as a whole is one more check, unless a case already failed for it.
-            let whole = match failed {
-                0 => outcome.faults.is_empty().into(),
-                _ => Counts::default(),
-            };
-            Ok(Counts {
-                passed: passed + whole.passed,
-                failed: failed + whole.failed,
-            })
-        }
+        Run::Boots(arch, smp) => boot(&qemu::Options::conformance(arch, smp)),
+        Run::BootsC(arch, smp) => boot(&qemu::Options {
+            suite: qemu::Suite::Capi,
+            ..qemu::Options::conformance(arch, smp)
+        }),
     }
 }
 
@@ -183,6 +181,21 @@ fn doc() -> Result<Counts> {
         .env("RUSTDOCFLAGS", "-D warnings")
         .status()?;
     Ok(status.success().into())
+}
+
+/// Boots a kernel and counts its cases.
+fn boot(options: &qemu::Options) -> Result<Counts> {
+    let outcome = qemu::boot(options)?;
+    let (passed, failed) = (outcome.report.passed, outcome.report.failed);
+    // The run as a whole is one more check, unless a case already failed for it.
+    let whole = match failed {
+        0 => outcome.faults.is_empty().into(),
+        _ => Counts::default(),
+    };
+    Ok(Counts {
+        passed: passed + whole.passed,
+        failed: failed + whole.failed,
+    })
 }
 
 /// A cargo command, from its words.

@@ -20,7 +20,7 @@
  *   -EBUSY    the descriptor is still queued; or the target's queue is full where no wait is allowed
  *
  * Beside this file: smpcall/cpumask.h (sets of CPUs), smpcall/kernel.h (what callers use of
- * the rest of the kernel).
+ * the rest of the kernel), smpcall/platform.h (a C kernel's side: the table of callbacks).
  * The guide is docs/c.md.
  */
 #ifndef SMPCALL_H
@@ -96,7 +96,10 @@ void __smp_call_function_single(int cpu, struct call_single_data *csd, int wait)
 /* The same with an answer. Without wait it never blocks: -EBUSY if the descriptor is queued. */
 int smpcall_function_single_csd(int cpu, struct call_single_data *csd, int wait);
 
-/* The name of Linux 3.17 and later for the form that does not wait. Never blocks. */
+/*
+ * The later name of the form that does not wait. Never blocks. A function that queues its own
+ * descriptor on its own CPU is called at once, inside itself.
+ */
 int smp_call_function_single_async(int cpu, struct call_single_data *csd);
 
 /*
@@ -166,8 +169,9 @@ extern int nr_cpu_ids;
 extern unsigned int setup_max_cpus;
 
 /*
- * Reads nosmp, maxcpus=N and nr_cpus=N from a command line; other words are passed over. For
- * before boot. -EINVAL, and a line that names it, for a value that is not understood.
+ * Reads nosmp, maxcpus=N and nr_cpus=N from a command line; other words are passed over, and what
+ * is not named is without limit. For before boot. -EINVAL, and a line that names it, for a value
+ * that is not understood; nothing is changed then.
  */
 int smpcall_early_param(const char *cmdline);
 
@@ -205,7 +209,8 @@ void smpcall_relax(void);
 
 /*
  * Starts CPUs 0 to nr_cpus - 1, or as many as this process may use (SMPCALL_ALL_CPUS): a thread
- * each, pinned. More than the computer has may be asked for, up to NR_CPUS. -EBUSY: it is booted.
+ * each, pinned. More than the computer has may be asked for, up to NR_CPUS. -EBUSY: it is booted,
+ * or another thread boots it or shuts it down just now.
  */
 int smpcall_boot(int nr_cpus);
 
@@ -225,7 +230,8 @@ int smpcall_join(void);
 /*
  * Waits for spawned functions and for calls of other threads, then takes every CPU down after it
  * ran what it had accepted. Everything may be booted anew afterwards. -ENXIO: not booted;
- * -EDEADLK: called by a CPU of the machine.
+ * -EDEADLK: called by a CPU of the machine, or inside another call of this library; -EBUSY: as
+ * smpcall_boot().
  */
 int smpcall_shutdown(void);
 

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Write};
 use std::ptr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::thread;
 use std::time::Duration;
 
@@ -79,6 +79,15 @@ pub(crate) fn cpu_starts() {
     OWN.set(machine().map_or(ptr::null(), |machine| ptr::from_ref(&**machine)));
 }
 
+/// The right to boot or to shut down. Not waited for: who has it may be waiting for this thread.
+fn change() -> Outcome<MutexGuard<'static, ()>> {
+    match CHANGE.try_lock() {
+        Ok(change) => Ok(change),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => Err(Misuse::Changing),
+    }
+}
+
 /// May this thread wait for the machine's end?
 fn may_wait_for_machine() -> Outcome {
     if OWN.get().is_null() && INSIDE.get() == 0 {
@@ -107,12 +116,7 @@ pub(crate) fn pause() {
 /// See `smpcall.h`.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn smpcall_boot(nr_cpus: c_int) -> c_int {
-    // A CPU cannot wait for a shut-down that waits for it.
-    if may_wait_for_machine().is_err() {
-        return Misuse::AlreadyBooted.errno();
-    }
-    let _change = lock(&CHANGE);
-    errno(boot(nr_cpus))
+    errno(change().and_then(|_change| boot(nr_cpus)))
 }
 
 fn boot(nr_cpus: c_int) -> Outcome {
@@ -174,7 +178,7 @@ fn shut_down(machine: Arc<Machine>) {
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn smpcall_shutdown() -> c_int {
     errno(may_wait_for_machine().and_then(|()| {
-        let _change = lock(&CHANGE);
+        let _change = change()?;
         let machine = machine()?;
         join();
         shut_down(machine);

@@ -35,7 +35,11 @@ pub(crate) enum Misuse {
     Hotplug(HotplugError),
     /// It is booted already.
     AlreadyBooted,
+    /// Somebody boots it or shuts it down.
+    #[cfg(not(target_os = "none"))]
+    Changing,
     /// A CPU of the machine cannot wait for the machine's end.
+    #[cfg(not(target_os = "none"))]
     OnACpu,
 }
 
@@ -74,6 +78,9 @@ impl fmt::Display for Misuse {
             ),
             Self::Hotplug(error) => error.fmt(f),
             Self::AlreadyBooted => f.write_str("a machine is booted already"),
+            #[cfg(not(target_os = "none"))]
+            Self::Changing => f.write_str("the machine is being booted or shut down"),
+            #[cfg(not(target_os = "none"))]
             Self::OnACpu => f.write_str("a CPU of the machine cannot wait for it"),
         }
     }
@@ -87,7 +94,10 @@ impl Misuse {
             Self::Null(_) | Self::Bad(_) => EINVAL,
             Self::Call(error) => of_call(error),
             Self::NoRoom(_) | Self::AlreadyBooted => EBUSY,
+            #[cfg(not(target_os = "none"))]
+            Self::Changing => EBUSY,
             Self::Hotplug(error) => of_hotplug(error),
+            #[cfg(not(target_os = "none"))]
             Self::OnACpu => EDEADLK,
         }
     }

@@ -16,14 +16,31 @@ pub(crate) const NR_CPUS: u32 = 64 * WORDS as u32;
 /// A set of CPUs as the core has it.
 pub(crate) type Mask = CpuMask<WORDS>;
 
-/// A function that runs on another CPU. An exception that leaves it stops the process, by name.
-pub(crate) type SmpCallFunc = unsafe extern "C-unwind" fn(info: *mut c_void);
+/// The type of a function that C gives to be called. Where something can unwind, an exception that
+/// leaves it stops the process, by name; a kernel has nothing that could tell.
+macro_rules! callback {
+    ($(#[$meta:meta])* $name:ident($($argument:ident: $type:ty),*) -> $result:ty) => {
+        $(#[$meta])*
+        #[cfg(not(target_os = "none"))]
+        pub(crate) type $name = unsafe extern "C-unwind" fn($($argument: $type),*) -> $result;
+        $(#[$meta])*
+        #[cfg(target_os = "none")]
+        pub(crate) type $name = unsafe extern "C" fn($($argument: $type),*) -> $result;
+    };
+}
 
-/// Decides for a CPU whether a function runs there.
-pub(crate) type CondFunc = unsafe extern "C-unwind" fn(cpu: i32, info: *mut c_void) -> bool;
-
-/// Work with a result, in a CPU's ordinary context.
-pub(crate) type OnCpuFunc = unsafe extern "C-unwind" fn(par: *mut c_void) -> i32;
+callback! {
+    /// A function that runs on another CPU.
+    SmpCallFunc(info: *mut c_void) -> ()
+}
+callback! {
+    /// Decides for a CPU whether a function runs there.
+    CondFunc(cpu: i32, info: *mut c_void) -> bool
+}
+callback! {
+    /// Work with a result, in a CPU's ordinary context.
+    OnCpuFunc(par: *mut c_void) -> i32
+}
 
 /// `struct cpumask`: on these targets an `unsigned long` is 64 bits, and bit i of word w is
 /// CPU 64 w + i.

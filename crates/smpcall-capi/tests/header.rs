@@ -35,6 +35,7 @@ const TYPES: &[(&str, &str)] = &[
     ("* mut RawMask", "struct cpumask *"),
     ("* mut CallSingleData", "struct call_single_data *"),
     ("* const RawPlatform", "const struct smpcall_platform *"),
+    ("u64", "uint64_t"),
     ("Option < SmpCallFunc >", "smp_call_func_t"),
     ("Option < CondFunc >", "bool (*)(int, void *)"),
     ("Option < OnCpuFunc >", "int (*)(void *)"),
@@ -93,23 +94,86 @@ fn is_exported(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// The exported items of the sources of one library: the hosted one, or a C kernel's.
-fn exports(left_out: &[&str]) -> Exports {
-    let mut exports = Exports::new();
-    for entry in fs::read_dir(home().join("src")).expect("sources").flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if left_out.contains(&name.as_str()) {
-            continue;
-        }
-        let text = fs::read_to_string(entry.path()).expect("a source");
-        let file = syn::parse_file(&text).expect("it parses");
-        for item in &file.items {
-            if let Some((name, declaration)) = declaration(item) {
-                exports.insert(name, declaration);
-            }
-        }
+/// The source of the instance of a C kernel, which has exports of its own.
+const KERNEL: &str = "kernel.rs";
+
+/// The items of one of our sources.
+fn items(source: &Path) -> Vec<Item> {
+    let text = fs::read_to_string(source).expect("a source");
+    syn::parse_file(&text).expect("it parses").items
+}
+
+/// The exported items of the library for Linux.
+fn exports() -> Exports {
+    let sources = fs::read_dir(home().join("src")).expect("sources").flatten();
+    sources
+        .filter(|entry| entry.file_name() != KERNEL)
+        .flat_map(|entry| items(&entry.path()))
+        .filter_map(|item| declaration(&item))
+        .collect()
+}
+
+/// The exported items that only a C kernel's library has.
+fn kernel_exports() -> Exports {
+    let items = items(&home().join("src").join(KERNEL));
+    items.iter().filter_map(declaration).collect()
+}
+
+/// Rust's view of the table of callbacks, as a C struct with another name.
+fn table() -> String {
+    let items = items(&home().join("src/table.rs"));
+    let found = items.iter().find_map(|item| match item {
+        Item::Struct(table) if table.ident == "RawPlatform" => Some(table),
+        _ => None,
+    });
+    let fields = &found.expect("the table is there").fields;
+    let mut members = String::new();
+    let mut checks = String::new();
+    for field in fields {
+        let name = field.ident.as_ref().expect("it has a name");
+        members.push_str(&format!("{};\n", callback(&name.to_string(), &field.ty)));
+        // Assigned both ways, and in the same place.
+        checks.push_str(&format!(
+            "theirs->{name} = ours->{name}; ours->{name} = theirs->{name};\n\
+             {{ SAME(at_{name}, offsetof(struct ours, {name}), \
+             offsetof(struct smpcall_platform, {name})); at_{name} same; (void)same; }}\n"
+        ));
     }
-    exports
+    format!(
+        "#include \"smpcall/platform.h\"\nstruct ours {{\n{members}}};\n\
+         SAME(table_size, sizeof(struct ours), sizeof(struct smpcall_platform));\n\
+         void check(struct ours *ours, struct smpcall_platform *theirs);\n\
+         void check(struct ours *ours, struct smpcall_platform *theirs)\n{{\n{checks}}}\n"
+    )
+}
+
+/// A callback's declaration in C.
+fn callback(name: &str, rust: &Type) -> String {
+    let Type::Path(path) = rust else {
+        panic!("{name} is no option");
+    };
+    let option = path.path.segments.last().expect("a path has a segment");
+    let syn::PathArguments::AngleBracketed(inner) = &option.arguments else {
+        panic!("{name} is no option");
+    };
+    let Some(syn::GenericArgument::Type(Type::BareFn(function))) = inner.args.first() else {
+        panic!("{name} is no function");
+    };
+    let arguments: Vec<_> = function
+        .inputs
+        .iter()
+        .map(|argument| c_type(&argument.ty))
+        .collect();
+    let arguments = if arguments.is_empty() {
+        "void".to_owned()
+    } else {
+        arguments.join(", ")
+    };
+    let returns = match &function.output {
+        ReturnType::Default => "void",
+        ReturnType::Type(_, returns) => c_type(returns),
+    };
+    format!("{returns} (*{name})({arguments})")
 }
 
 /// An exported item's name and its declaration in C.
@@ -224,16 +288,16 @@ SAME(csd_flags, offsetof(struct call_single_data, flags), 16);
 SAME(csd_priv, offsetof(struct call_single_data, priv), 24);
 SAME(csd_lock, CSD_FLAG_LOCK, 1);
 SAME(gfp, sizeof(gfp_t), sizeof(unsigned int));
-int main(void) { return 0; }
 ";
 
 /// Compiles the header and what Rust declares, one after the other.
-fn compile_twice(name: &str, exports: &Exports) {
+fn compile_twice(name: &str, exports: &Exports, more: &str) {
     let declarations: Vec<_> = exports.values().map(String::as_str).collect();
     let declarations = declarations.join("\n");
     let text = format!(
         "#include \"smpcall.h\"\n#include <stddef.h>\n#ifdef __cplusplus\nextern \"C\" {{\n\
-         #endif\n{declarations}\n#ifdef __cplusplus\n}}\n#endif\n{LAYOUT}"
+         #endif\n{declarations}\n#ifdef __cplusplus\n}}\n#endif\n{LAYOUT}\n{more}\n\
+         int main(void) {{ return 0; }}\n"
     );
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.c"));
     fs::write(&path, text).expect("a scratch file");
@@ -244,15 +308,26 @@ fn compile_twice(name: &str, exports: &Exports) {
 
 #[test]
 fn the_header_and_the_exports_have_the_same_types() {
-    let exports = exports(&["kernel.rs", "table.rs"]);
+    let exports = exports();
     assert!(exports.len() > 40, "they were found: {}", exports.len());
-    compile_twice("prototypes", &exports);
+    compile_twice("prototypes", &exports, "");
 }
 
 #[test]
-fn the_header_declares_what_is_exported_and_no_more() {
-    let exported: BTreeSet<String> = exports(&["kernel.rs", "table.rs"]).into_keys().collect();
+fn the_platform_header_and_its_exports_have_the_same_types() {
+    let mut declarations = kernel_exports();
+    // Before them, for their prototypes name the table.
+    let include = "#include \"smpcall/platform.h\"".to_owned();
+    declarations.insert(String::new(), include);
+    compile_twice("platform", &declarations, &table());
+}
+
+#[test]
+fn the_headers_declare_what_is_exported_and_no_more() {
+    let exported: BTreeSet<String> = exports().into_keys().collect();
     assert_eq!(declared(HOSTED_HEADERS), exported);
+    let exported: BTreeSet<String> = kernel_exports().into_keys().collect();
+    assert_eq!(declared(&["smpcall/platform.h"]), exported);
 }
 
 #[test]
@@ -321,6 +396,6 @@ fn symbols(library: &Path) -> BTreeSet<String> {
 #[test]
 fn the_library_defines_the_promised_symbols_and_no_others() {
     let library = cc::library_dir().join("libsmpcall_capi.a");
-    let exported: BTreeSet<String> = exports(&["kernel.rs", "table.rs"]).into_keys().collect();
+    let exported: BTreeSet<String> = exports().into_keys().collect();
     assert_eq!(symbols(&library), exported);
 }

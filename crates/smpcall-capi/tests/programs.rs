@@ -78,7 +78,7 @@ fn the_conformance_program_passes_under_the_address_and_undefined_behaviour_sani
     assert_eq!(conformance(&program, "4", &quiet), CASES);
 }
 
-/// The descriptor's own case needs two CPUs; here the program says `ok` at its end.
+/// The program says `ok` at its end, and nothing else on standard output.
 fn says_ok(end: &End) {
     assert!(
         end.status.success() && end.stdout.ends_with("ok\n"),
@@ -143,4 +143,21 @@ fn the_examples_run() {
     let end = run(&cxx, &[], &[]);
     assert!(end.status.success(), "{end:#?}");
     assert_eq!(end.stdout, "100 keys, key42 is 42\n");
+}
+
+#[test]
+fn the_program_of_the_guide_runs() {
+    let guide = cc::home().join("../../docs/c.md");
+    let guide = std::fs::read_to_string(guide).expect("the guide");
+    let (_, from) = guide
+        .split_once("```c\n")
+        .expect("it begins with a program");
+    let (text, _) = from.split_once("```").expect("which ends");
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hello.c");
+    std::fs::write(&path, text).expect("a scratch file");
+    let source = path.to_str().expect("a path in UTF-8");
+    let program = cc::c_program("hello", &[C99], &[source]);
+    let end = run(&program, &[], &[]);
+    assert!(end.status.success(), "{end:#?}");
+    assert_eq!(end.stdout, "ran on CPU 2\n");
 }

@@ -54,6 +54,8 @@ fn defined(line: &str) -> Option<&str> {
         "unsafe",
         "const",
         "static",
+        "extern",
+        "\"C\"",
     ];
     const ITEMS: &[&str] = &["fn", "struct", "enum", "trait", "type", "mod"];
     let mut words = line.split_whitespace();
@@ -82,6 +84,7 @@ fn defined_names() -> BTreeSet<String> {
         "smpcall-hosted/src",
         "smpcall-hosted/tests",
         "smpcall-torture/src",
+        "smpcall-capi/src",
     ] {
         read_all(&workspace().join("crates").join(folder), &mut sources);
     }

@@ -205,6 +205,7 @@ static void boot_parameters_are_heard(void)
 {
 	MUST(smpcall_early_param("quiet maxcpus=2 nr_cpus=3") == 0 && setup_max_cpus == 2);
 	MUST(smpcall_early_param("nr_cpus=0") == -EINVAL && setup_max_cpus == 2);
+	MUST(smpcall_early_param("maxcpus=two") == -EINVAL && setup_max_cpus == 2);
 	MUST(smpcall_boot(4) == 0);
 	MUST(num_online_cpus() == 2 && nr_cpu_ids == 3);
 	MUST(cpu_up(2) == 0 && num_online_cpus() == 3);
