@@ -290,6 +290,7 @@ impl AsFd for Attached {
     }
 }
 
+/// The same descriptor for as long as the guard lives, and open as long: what `AsyncFd` and `SourceFd` ask.
 impl AsRawFd for Attached {
     fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()

@@ -194,11 +194,9 @@ impl Builder {
                 .say(&line.trim_start_matches("smpcall: "));
         }
         let machine = Machine::of(inner);
-        let max_cpus = match self.homes {
-            Homes::Started => self.params.max_cpus.max(1) as usize,
-            Homes::Attached => 0,
-        };
-        machine.start_all(max_cpus)?;
+        if self.homes == Homes::Started {
+            machine.start_all(self.params.max_cpus.max(1) as usize)?;
+        }
         Ok(machine)
     }
 }
