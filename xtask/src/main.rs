@@ -1,5 +1,6 @@
 //! `cargo xtask`: every check, QEMU run and build of the workspace, each one command.
 
+mod api;
 mod apt;
 mod arch;
 mod cc;
@@ -58,6 +59,12 @@ enum Task {
     Tidy,
     /// Runs every example that runs on the host
     Examples,
+    /// Lists what the libraries offer, and names what no example shows; needs the step `doc`
+    Api {
+        /// Write the listing that docs/api keeps
+        #[arg(long)]
+        bless: bool,
+    },
     /// Checks that what the documents point to is there
     Links,
     /// Prints what builds each bare-metal target, fetching what is missing
@@ -99,6 +106,14 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Mutants { names } => return Ok(test::finish(protocol::mutants(&names)?)),
         Task::Tidy => return Ok(test::finish(tidy::check())),
         Task::Examples => return Ok(test::finish(examples::run()?)),
+        Task::Api { bless } => {
+            let kept = if bless {
+                api::Kept::Bless
+            } else {
+                api::Kept::Check
+            };
+            return Ok(test::finish(api::run(kept)?));
+        }
         Task::Links => return Ok(test::finish(links::check()?)),
         Task::Toolchain => {
             for arch in Arch::ALL {

@@ -70,6 +70,10 @@ const STEPS: &[(&str, Run)] = &[
     ("tidy", Run::Here(|| Ok(tidy::check()))),
     ("links", Run::Here(links::check)),
     ("doc", Run::Here(doc)),
+    (
+        "package",
+        Run::Cargo("package --workspace --no-verify --allow-dirty --quiet"),
+    ),
     ("test", Run::Tests("test --workspace --no-fail-fast")),
     ("examples", Run::Here(examples::run)),
     ("install-capi", Run::Here(install::check)),

@@ -262,7 +262,7 @@ fn leading_number(text: &str) -> Option<u32> {
 }
 
 /// All files below a folder with one of the extensions, in order.
-fn sources(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+pub(crate) fn sources(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let entries = fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))?;
     for entry in entries {
@@ -289,7 +289,7 @@ fn file_name(path: &Path) -> String {
 }
 
 /// A path as people write it, from the workspace on.
-fn relative(root: &Path, path: &Path) -> String {
+pub(crate) fn relative(root: &Path, path: &Path) -> String {
     path.strip_prefix(root)
         .unwrap_or(path)
         .display()

@@ -4,7 +4,7 @@
 //! There is one instance, as in a kernel: hosted it is a [`Machine`] between `smpcall_boot` and
 //! `smpcall_shutdown`, on bare metal a static one over a table of the C kernel's callbacks.
 //!
-//! Each call has one function here that answers a [`Misuse`]. The exported functions turn it into a
+//! Each call has one function here that answers a `Misuse`. The exported functions turn it into a
 //! negative errno, or, where the seed's prototype is `void`, into a line on standard error.
 //!
 //! | file | holds |

@@ -105,10 +105,13 @@ pub type Ticket<'a, R> = smpcall::Ticket<'a, Hosted, R>;
 /// The core's instance that a [`Machine`] derefs to.
 pub type HostedSmp = Smp<Hosted, WORDS, ROOM>;
 
-/// A guide for thread-per-core authors.
+/// A guide for thread-per-core authors; [`tour`](guide::tour) has every kind of call once.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../guide/thread-per-core.md")]
-pub mod guide {}
+pub mod guide {
+    #[doc = include_str!("../guide/tour.md")]
+    pub mod tour {}
+}
 
 /// The examples of the READMEs are compiled and run with the documentation's.
 #[cfg(doctest)]

@@ -1,0 +1,296 @@
+//! `cargo xtask api`: what the libraries offer, as text; and whether each item is shown in use.
+//!
+//! The listing comes from the pages that rustdoc made, so it has exactly what a user sees: each
+//! item with its signature, its methods, and the traits that it implements. `docs/api` keeps the
+//! listing, so that a change of the interface is a change in review; `--bless` writes it anew.
+//!
+//! An item is shown if its name stands in code that readers see and the tests compile: a
+//! block of code in the documentation or in a guide, or an example.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::test::Counts;
+use crate::tidy::{relative, sources};
+
+/// The libraries whose interface is promised.
+const CRATES: &[&str] = &["smpcall", "smpcall-hosted"];
+
+/// Parts of a page that have the item's own members.
+const MEMBERS: &[&str] = &[
+    "implementations",
+    "variants",
+    "fields",
+    "required-associated-consts",
+    "provided-associated-consts",
+    "required-associated-types",
+    "required-methods",
+    "provided-methods",
+];
+
+/// What to do with the listing that `docs/api` keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Compare it.
+    Check,
+    /// Write it.
+    Bless,
+}
+
+/// One item's page.
+struct Page {
+    /// `struct CpuMask`.
+    name: String,
+    /// Its declaration, its members and its traits.
+    lines: Vec<String>,
+    /// Itself and its functions, by name.
+    names: Vec<String>,
+}
+
+/// Checks both, or writes the listing.
+pub(crate) fn run(kept: Kept) -> Result<Counts> {
+    let root = crate::workspace_root();
+    let shown = words(&shown_code(root)?);
+    let mut counts = Counts::default();
+    for name in CRATES {
+        let pages = pages(&root.join("target/doc").join(name.replace('-', "_")))?;
+        let hidden = not_shown(&pages, &shown);
+        for item in &hidden {
+            println!("{name}: {item} is in no example");
+        }
+        counts.add(hidden.is_empty().into());
+        let file = root.join(format!("docs/api/{name}.txt"));
+        let listing = listing(&pages);
+        if kept == Kept::Bless {
+            fs::create_dir_all(root.join("docs/api"))?;
+            fs::write(&file, &listing)?;
+        }
+        let old = fs::read_to_string(&file).unwrap_or_default();
+        counts.add(agree(name, &old, &listing).into());
+    }
+    Ok(counts)
+}
+
+/// Prints how two listings differ.
+fn agree(name: &str, old: &str, new: &str) -> bool {
+    let (before, after): (BTreeSet<_>, BTreeSet<_>) =
+        (old.lines().collect(), new.lines().collect());
+    for line in before.difference(&after) {
+        println!("{name}: gone: {}", line.trim());
+    }
+    for line in after.difference(&before) {
+        println!("{name}: new: {}", line.trim());
+    }
+    if old != new {
+        println!("{name}: if that is meant: cargo xtask api --bless, and a line in CHANGELOG.md");
+    }
+    old == new
+}
+
+fn listing(pages: &[Page]) -> String {
+    let page = |page: &Page| format!("{}\n  {}\n", page.name, page.lines.join("\n  "));
+    pages.iter().map(page).collect()
+}
+
+/// Names of items and functions that no example has.
+fn not_shown(pages: &[Page], shown: &BTreeSet<String>) -> Vec<String> {
+    let hidden = |page: &Page| {
+        let names = page.names.iter().filter(|name| !shown.contains(*name));
+        names
+            .map(|name| format!("{}: {name}", page.name))
+            .collect::<Vec<_>>()
+    };
+    pages.iter().flat_map(hidden).collect()
+}
+
+/// The pages of a crate's items, by name.
+fn pages(folder: &Path) -> Result<Vec<Page>> {
+    let entries = fs::read_dir(folder)
+        .with_context(|| format!("no {}: run cargo xtask test --only doc", folder.display()))?;
+    let mut pages = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let file = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let mut parts = file.split('.');
+        let (Some(kind), Some(name), Some("html")) = (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        pages.push(page(kind, name, &fs::read_to_string(&path)?));
+    }
+    pages.sort_by(|a, b| a.name.cmp(&b.name));
+    ensure!(
+        !pages.is_empty(),
+        "{}: no items: has rustdoc changed?",
+        folder.display()
+    );
+    Ok(pages)
+}
+
+fn page(kind: &str, name: &str, html: &str) -> Page {
+    let mut lines = Vec::new();
+    let mut names = vec![name.to_owned()];
+    let declaration = between(html, "item-decl\"><code>", "</code></pre>");
+    lines.extend(declaration.map(text));
+    // Each part of the page begins with a heading of the second order.
+    for part in html.split("<h2 id=\"").skip(1) {
+        let id = part.split('"').next().unwrap_or_default();
+        if id == "trait-implementations" {
+            lines.extend(headers(part, "<h3 class=\"code-header\">", "</h3>"));
+        } else if MEMBERS.contains(&id) {
+            lines.extend(headers(part, "<h4 class=\"code-header\">", "</h4>"));
+            lines.extend(headers(part, "<h3 class=\"code-header\">", "</h3>"));
+            names.extend(functions(part));
+        }
+    }
+    Page {
+        name: format!("{kind} {name}"),
+        lines,
+        names,
+    }
+}
+
+/// The functions that a part of a page declares.
+fn functions(part: &str) -> impl Iterator<Item = String> {
+    let links = part.split("class=\"fn\">").skip(1);
+    links
+        .filter_map(|link| link.split('<').next())
+        .map(str::to_owned)
+}
+
+fn headers(part: &str, start: &str, end: &str) -> Vec<String> {
+    let found = part.split(start).skip(1);
+    found
+        .filter_map(|rest| rest.split(end).next())
+        .map(text)
+        .collect()
+}
+
+fn between<'a>(html: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    html.split_once(start)?.1.split(end).next()
+}
+
+/// What a reader sees of a piece of a page, on one line.
+fn text(html: &str) -> String {
+    let mut plain = String::new();
+    let mut in_tag = false;
+    for letter in html.chars() {
+        match letter {
+            '<' => in_tag = true,
+            '>' => in_tag = false,
+            letter if !in_tag => plain.push(letter),
+            _ => {}
+        }
+    }
+    let entities = [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&#39;", "'"),
+        ("&nbsp;", " "),
+        ("&amp;", "&"),
+    ];
+    for (entity, letter) in entities {
+        plain = plain.replace(entity, letter);
+    }
+    plain.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// All code that readers see: examples, and blocks of code in documents and documentation.
+fn shown_code(root: &Path) -> Result<String> {
+    let mut code = String::new();
+    for path in sources(&root.join("crates"), &["rs"])? {
+        let source = fs::read_to_string(&path)?;
+        if relative(root, &path).contains("/examples/") {
+            code.push_str(&source);
+        } else {
+            let documentation = source.lines().filter_map(|line| {
+                let line = line.trim_start();
+                line.strip_prefix("///")
+                    .or_else(|| line.strip_prefix("//!"))
+            });
+            code.push_str(&blocks(documentation.map(str::trim_start)));
+        }
+    }
+    let documents = [root.join("docs"), root.join("crates")];
+    for folder in &documents {
+        for path in sources(folder, &["md"])? {
+            code.push_str(&blocks(fs::read_to_string(&path)?.lines()));
+        }
+    }
+    code.push_str(&blocks(fs::read_to_string(root.join("README.md"))?.lines()));
+    Ok(code)
+}
+
+/// The blocks of Rust code among these lines.
+fn blocks<S: AsRef<str>>(lines: impl Iterator<Item = S>) -> String {
+    let mut code = String::new();
+    let mut inside = None;
+    for line in lines {
+        let line = line.as_ref();
+        match (line.strip_prefix("```"), inside) {
+            (Some(kind), None) => {
+                inside = Some(matches!(kind, "" | "rust" | "no_run" | "should_panic"));
+            }
+            (Some(_), Some(_)) => inside = None,
+            (None, Some(true)) => {
+                code.push_str(line);
+                code.push('\n');
+            }
+            _ => {}
+        }
+    }
+    code
+}
+
+fn words(code: &str) -> BTreeSet<String> {
+    let words = code.split(|letter: char| !(letter.is_alphanumeric() || letter == '_'));
+    words.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
+mod tests {
+    use super::{blocks, not_shown, page, text, words};
+
+    const HTML: &str = "item-decl\"><code>pub struct <a>A</a>&lt;T&gt;</code></pre>\
+        <h2 id=\"implementations\">x</h2><h3 class=\"code-header\">impl A</h3>\
+        <h4 class=\"code-header\">pub fn <a href=\"#\" class=\"fn\">go</a>(&amp;self)</h4>\
+        <h2 id=\"blanket-implementations\">x</h2><h4 class=\"code-header\">fn from()</h4>";
+
+    #[test]
+    fn a_page_lists_what_is_the_items_own() {
+        let page = page("struct", "A", HTML);
+        assert_eq!(
+            page.lines,
+            ["pub struct A<T>", "pub fn go(&self)", "impl A"]
+        );
+        assert_eq!(page.names, ["A", "go"]);
+        assert_eq!(text("a &lt;b&gt;\n  <i>c</i>"), "a <b> c");
+    }
+
+    #[test]
+    fn an_item_that_no_example_has_is_named() {
+        let code = blocks(
+            [
+                "```",
+                "let a = A::new();",
+                "```",
+                "go",
+                "```text",
+                "go",
+                "```",
+            ]
+            .into_iter(),
+        );
+        let hidden = not_shown(&[page("struct", "A", HTML)], &words(&code));
+        assert_eq!(hidden, ["struct A: go"]);
+    }
+}
