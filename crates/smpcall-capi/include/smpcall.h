@@ -162,6 +162,25 @@ unsigned int num_online_cpus(void);
 int cpu_up(unsigned int cpu);
 int cpu_down(unsigned int cpu);
 
+/*
+ * What is done when a CPU comes and goes, the first one's boot left out. Each may be null, and none
+ * may call cpu_up() or cpu_down().
+ *   prepare   before it starts, on the CPU that brings it up; not 0 refuses: a negative errno that
+ *             cpu_up() answers, after what had been prepared was undone
+ *   starting  on the new CPU, interrupts off, before it takes calls
+ *   dying     on the leaving CPU, interrupts off, while it still takes calls
+ *   dead      after it is gone, or did not come: in the reverse order, for what prepare set up
+ */
+struct smpcall_cpu_callbacks {
+	int (*prepare)(unsigned int cpu);
+	void (*starting)(unsigned int cpu);
+	void (*dying)(unsigned int cpu);
+	void (*dead)(unsigned int cpu);
+};
+
+/* For CPUs that come and go from now on, for ever: the struct stays as it is. -ENOSPC: 16 are. */
+int smpcall_register_cpu_callbacks(const struct smpcall_cpu_callbacks *callbacks);
+
 /* Ids are below this: NR_CPUS before boot, then one more than the highest possible one. */
 extern int nr_cpu_ids;
 

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use smpcall::{BootParams, CpuCallbacks, CpuId};
 
+use crate::callbacks;
 use crate::instance::{self, Instance};
 use crate::mask;
 use crate::misuse::{Misuse, Outcome, errno, say};
@@ -21,15 +22,20 @@ pub(crate) static setup_max_cpus: AtomicU32 = AtomicU32::new(NR_CPUS);
 /// What `nr_cpus=` said.
 static MAX_IDS: AtomicU32 = AtomicU32::new(NR_CPUS);
 
-/// What the live masks follow. The core runs them on the CPU that comes or goes.
+/// What the live masks and C's own callbacks follow.
 pub(crate) static CALLBACKS: CpuCallbacks = CpuCallbacks {
     name: "smpcall-capi",
+    prepare: callbacks::prepare,
     starting: |cpu| {
         instance::cpu_starts();
+        callbacks::starting(cpu);
         mask::comes_online(cpu);
     },
-    dying: mask::goes_offline,
-    ..CpuCallbacks::NONE
+    dying: |cpu| {
+        callbacks::dying(cpu);
+        mask::goes_offline(cpu);
+    },
+    dead: callbacks::dead,
 };
 
 /// The parameters that were given before boot.

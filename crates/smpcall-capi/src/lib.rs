@@ -10,7 +10,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `single.rs`, `csd.rs`, `many.rs` | the calls |
-//! | `cpus.rs`, `mask.rs` | which CPUs there are; masks, live and as text |
+//! | `cpus.rs`, `callbacks.rs`, `mask.rs` | which CPUs there are; who is told; masks, live and as text |
 //! | `context.rs` | interrupts, poll points, the IPI's entry |
 //! | `misuse.rs` | what is refused, as errno and as text |
 //! | `types.rs` | the types that C sees |
@@ -20,6 +20,7 @@
 //! [`Machine`]: https://docs.rs/smpcall-hosted
 #![cfg_attr(target_os = "none", no_std)]
 
+mod callbacks;
 mod context;
 mod cpus;
 mod csd;

@@ -12,6 +12,7 @@ const EIO: c_int = 5;
 const ENXIO: c_int = 6;
 const EBUSY: c_int = 16;
 const EINVAL: c_int = 22;
+const ENOSPC: c_int = 28;
 const EDEADLK: c_int = 35;
 const ETIMEDOUT: c_int = 110;
 
@@ -120,6 +121,7 @@ fn of_hotplug(error: HotplugError) -> c_int {
         HotplugError::Start(StartError::Refused(code)) => of_code(code),
         HotplugError::Callback { code, .. } => of_code(i64::from(code)),
         HotplugError::Timeout => ETIMEDOUT,
+        HotplugError::TooManyCallbacks => ENOSPC,
         // The seed's own answer for a CPU that is so already.
         _ => EINVAL,
     }

@@ -35,6 +35,10 @@ const TYPES: &[(&str, &str)] = &[
     ("* mut RawMask", "struct cpumask *"),
     ("* mut CallSingleData", "struct call_single_data *"),
     ("* const RawPlatform", "const struct smpcall_platform *"),
+    (
+        "* const RawCallbacks",
+        "const struct smpcall_cpu_callbacks *",
+    ),
     ("u64", "uint64_t"),
     ("Option < SmpCallFunc >", "smp_call_func_t"),
     ("Option < CondFunc >", "bool (*)(int, void *)"),
@@ -119,14 +123,15 @@ fn kernel_exports() -> Exports {
     items.iter().filter_map(declaration).collect()
 }
 
-/// Rust's view of the table of callbacks, as a C struct with another name.
-fn table() -> String {
-    let items = items(&home().join("src/table.rs"));
+/// Rust's view of a struct of callbacks, as a C struct with another name, and checks that the two
+/// have the same members in the same places.
+fn same_struct(source: &str, rust: &str, c: &str) -> String {
+    let items = items(&home().join("src").join(source));
     let found = items.iter().find_map(|item| match item {
-        Item::Struct(table) if table.ident == "RawPlatform" => Some(table),
+        Item::Struct(table) if table.ident == rust => Some(table),
         _ => None,
     });
-    let fields = &found.expect("the table is there").fields;
+    let fields = &found.expect("the struct is there").fields;
     let mut members = String::new();
     let mut checks = String::new();
     for field in fields {
@@ -135,15 +140,15 @@ fn table() -> String {
         // Assigned both ways, and in the same place.
         checks.push_str(&format!(
             "theirs->{name} = ours->{name}; ours->{name} = theirs->{name};\n\
-             {{ SAME(at_{name}, offsetof(struct ours, {name}), \
-             offsetof(struct smpcall_platform, {name})); at_{name} same; (void)same; }}\n"
+             {{ SAME(same, offsetof(struct our_{c}, {name}), offsetof(struct {c}, {name})); \
+             same unused; (void)unused; }}\n"
         ));
     }
     format!(
-        "#include \"smpcall/platform.h\"\nstruct ours {{\n{members}}};\n\
-         SAME(table_size, sizeof(struct ours), sizeof(struct smpcall_platform));\n\
-         void check(struct ours *ours, struct smpcall_platform *theirs);\n\
-         void check(struct ours *ours, struct smpcall_platform *theirs)\n{{\n{checks}}}\n"
+        "struct our_{c} {{\n{members}}};\n\
+         SAME(size_of_{c}, sizeof(struct our_{c}), sizeof(struct {c}));\n\
+         void check_{c}(struct our_{c} *ours, struct {c} *theirs);\n\
+         void check_{c}(struct our_{c} *ours, struct {c} *theirs)\n{{\n{checks}}}\n"
     )
 }
 
@@ -310,7 +315,8 @@ fn compile_twice(name: &str, exports: &Exports, more: &str) {
 fn the_header_and_the_exports_have_the_same_types() {
     let exports = exports();
     assert!(exports.len() > 40, "they were found: {}", exports.len());
-    compile_twice("prototypes", &exports, "");
+    let callbacks = same_struct("callbacks.rs", "RawCallbacks", "smpcall_cpu_callbacks");
+    compile_twice("prototypes", &exports, &callbacks);
 }
 
 #[test]
@@ -319,7 +325,8 @@ fn the_platform_header_and_its_exports_have_the_same_types() {
     // Before them, for their prototypes name the table.
     let include = "#include \"smpcall/platform.h\"".to_owned();
     declarations.insert(String::new(), include);
-    compile_twice("platform", &declarations, &table());
+    let table = same_struct("table.rs", "RawPlatform", "smpcall_platform");
+    compile_twice("platform", &declarations, &table);
 }
 
 #[test]

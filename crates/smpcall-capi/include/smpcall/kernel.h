@@ -23,6 +23,9 @@
 #ifndef EINVAL
 #define EINVAL 22
 #endif
+#ifndef ENOSPC
+#define ENOSPC 28
+#endif
 #ifndef EDEADLK
 #define EDEADLK 35
 #endif

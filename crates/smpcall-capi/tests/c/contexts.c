@@ -253,6 +253,77 @@ static void a_cpu_goes_down_and_comes_back(void)
 	CHECK(cpu_down(NR_CPUS) == -EINVAL);
 }
 
+/* What was told of the CPU that comes and goes, a letter each. */
+static char told[32];
+static int told_count;
+static int refuse_with;
+
+static void tell(char what)
+{
+	if (told_count < (int)sizeof(told) - 1)
+		told[told_count++] = what;
+	told[told_count] = '\0';
+}
+
+static bool was_told(const char *expected)
+{
+	int i;
+
+	for (i = 0; expected[i] != '\0' && told[i] == expected[i]; i++)
+		;
+	return expected[i] == '\0' && i == told_count;
+}
+
+static int first_prepare(unsigned int cpu)
+{
+	(void)cpu;
+	tell('P');
+	return 0;
+}
+static void first_starting(unsigned int cpu)
+{
+	tell((int)cpu == smp_processor_id() && irqs_disabled() && !cpu_online(cpu) ? 'S' : '?');
+}
+static void first_dying(unsigned int cpu)
+{
+	tell((int)cpu == smp_processor_id() && irqs_disabled() && cpu_online(cpu) ? 'D' : '?');
+}
+static void first_dead(unsigned int cpu)
+{
+	tell(cpu_online(cpu) ? '?' : 'X');
+}
+static int second_prepare(unsigned int cpu)
+{
+	(void)cpu;
+	tell('p');
+	return refuse_with;
+}
+static void second_dead(unsigned int cpu)
+{
+	(void)cpu;
+	tell('x');
+}
+
+static void callbacks_are_told_of_cpus_that_come_and_go(void)
+{
+	static const struct smpcall_cpu_callbacks first = { first_prepare, first_starting,
+							    first_dying, first_dead };
+	static const struct smpcall_cpu_callbacks second = { second_prepare, NULL, NULL,
+							     second_dead };
+	unsigned int last = num_online_cpus() - 1;
+
+	CHECK(smpcall_register_cpu_callbacks(NULL) == -EINVAL);
+	CHECK(smpcall_register_cpu_callbacks(&first) == 0);
+	CHECK(smpcall_register_cpu_callbacks(&second) == 0);
+	CHECK(cpu_down(last) == 0 && was_told("DxX"));
+	told_count = 0;
+	refuse_with = -EIO;
+	CHECK(cpu_up(last) == -EIO && was_told("PpX") && !cpu_online(last));
+	told_count = 0;
+	refuse_with = 0;
+	CHECK(cpu_up(last) == 0 && was_told("PpS") && cpu_online(last));
+}
+
 static void boot_functions_of_the_seed_may_be_called_again(void)
 {
 	int ids = nr_cpu_ids;
@@ -279,6 +350,8 @@ const struct harness_case harness_contexts[] = {
 	{ "c_a_full_queue_is_refused_where_waiting_is", a_full_queue_is_refused_where_waiting_is,
 	  2 },
 	{ "c_a_cpu_goes_down_and_comes_back", a_cpu_goes_down_and_comes_back, 2 },
+	{ "c_callbacks_are_told_of_cpus_that_come_and_go",
+	  callbacks_are_told_of_cpus_that_come_and_go, 2 },
 	{ "c_boot_functions_of_the_seed_may_be_called_again",
 	  boot_functions_of_the_seed_may_be_called_again, 1 },
 };
