@@ -19,7 +19,7 @@
 //! | `machine.rs`, `builder.rs`, `boot_error.rs` | a machine and its end; building and booting one |
 //! | `jobs.rs` | `spawn_on` |
 //! | `attach.rs`, `life.rs`, `doorbell.rs` | a thread of the program as a CPU, and its file descriptor |
-//! | `fork.rs` | telling a forked child from its parent |
+//! | `fork.rs`, `placement.rs` | telling a forked child from its parent; threads that others move |
 //! | `platform.rs`, `panics.rs` | [`Hosted`], the platform that the core runs on; panics |
 //! | `stall.rs` | limits for waits, and what each CPU runs |
 //! | `collect.rs` | results of each CPU in a vector |
@@ -37,6 +37,16 @@
 //! called function may run in the middle of any waited call of the same thread, and must
 //! not need a `RefCell` borrow or a lock that the waiting code holds.
 
+//! **What others do to the process.** A CPU is its thread, and goes on whatever happens around it:
+//!
+//! | what happens | what follows |
+//! |---|---|
+//! | a child is started (`Command`, `fork` and `exec`) | nothing; descriptors are closed by the `exec` |
+//! | a child is forked and does not exec | it has no CPUs: a wait there aborts it with a message, a drop of the machine or of a guard does nothing, and it may boot machines of its own. The parent goes on |
+//! | the process's affinity is changed (`taskset -a`), its cgroup gets other CPUs, a CPU of the computer goes offline | the kernel moves the threads; calls go on. A CPU that sees itself moved reports it once ([`Hosted::moved`]). Going down and up pins it anew, or says why it cannot |
+//! | a machine is booted afterwards | it has the CPUs that the process may use then; a list that names another is refused by name |
+//! | two machines call each other | a CPU that waits for another machine takes its own machine's calls meanwhile, and tasks when it waits for a task. Only a called function that waits for another machine can deadlock; the stall report names it |
+//!
 #[cfg(not(target_os = "linux"))]
 compile_error!("smpcall-hosted runs on Linux: it uses futexes and CPU affinity");
 
@@ -55,6 +65,7 @@ mod machine;
 mod mask;
 mod panics;
 mod per_cpu;
+mod placement;
 mod platform;
 mod preempt;
 mod stall;

@@ -16,6 +16,7 @@ use crate::life::Home;
 use crate::local;
 use crate::machine::Inner;
 use crate::panics::{PanicReport, Payload, discard, fatal};
+use crate::placement::Placement;
 use crate::preempt::Preemption;
 use crate::stall::{Limits, Stalls};
 use crate::thread;
@@ -48,6 +49,7 @@ pub struct Hosted {
     homes: Box<[Home]>,
     /// The process that the threads are in.
     process: Process,
+    pub(crate) placement: Placement,
 }
 
 impl fmt::Debug for Hosted {
@@ -93,6 +95,7 @@ impl Hosted {
             descriptors: AtomicBool::new(false),
             homes: (0..cpus).map(|_| Home::default()).collect(),
             process: Process::current(),
+            placement: Placement::new(cpus),
             host_cpus,
         })
     }

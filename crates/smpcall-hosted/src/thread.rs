@@ -36,6 +36,7 @@ pub(crate) fn start(inner: &Arc<Inner>, cpu: CpuId) -> Result<(), StartError> {
         .spawn(move || {
             let result = affinity::pin_to(host_cpu);
             let arrives = result.is_ok();
+            machine.smp.platform().note_pinned(cpu);
             // The receiver waits below.
             let _ = pinned.send(result);
             if arrives {
@@ -102,6 +103,7 @@ fn idle(machine: &Inner, cpu: CpuId) {
     smp.idle_enter();
     while !wanted() {
         if !poll_for(machine, machine.poll_time) && !wanted() {
+            smp.platform().look_where(cpu);
             smp.idle_park();
         }
     }

@@ -366,8 +366,9 @@ fn a_thread_that_prepared_and_then_waits_may_sleep_afterwards() {
                 }
             }
         });
-        attached.wait();
+        // Before the other one calls it.
         let here = bed.attach(CPU0).unwrap();
+        attached.wait();
         let caller = scope.spawn(|| {
             for n in 0..100 {
                 assert_eq!(bed.call(CPU0, || n).unwrap(), n);
