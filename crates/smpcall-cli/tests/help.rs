@@ -127,3 +127,30 @@ fn json_and_csv_have_the_same_fields() {
     assert!(fields.eq(header.iter()), "{header:?} and {}", rows[0]);
     assert_eq!((rows.len(), csv.lines().count()), (3, 4));
 }
+
+#[test]
+fn every_json_line_is_an_object_with_a_type_and_its_times_are_numbers() {
+    let commands: [&[&str]; 5] = [
+        &["demo"],
+        &["cpus"],
+        &["latency", "--seconds", "0.1"],
+        &["trace", "--rounds", "1"],
+        &["torture", "--seconds", "1"],
+    ];
+    for command in commands {
+        let run = smpcall(&[command, &["--cpus", "2", "--json"]].concat()).must_be(0);
+        assert!(!run.stdout.is_empty(), "{command:?} says nothing");
+        for line in run.stdout.lines() {
+            let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let fields = row.as_object().expect("an object");
+            assert!(fields["type"].is_string(), "{line}");
+            for (name, value) in fields.iter().filter(|(name, _)| name.ends_with("_ns")) {
+                assert!(value.is_number(), "{name} in {line}");
+            }
+        }
+        assert!(
+            !run.stderr.contains("\"type\""),
+            "{command:?}: data is for standard output"
+        );
+    }
+}
