@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use smpcall_hosted::{CallError, CpuId, Machine};
+use smpcall_hosted::{CpuId, Machine, WithoutClosure};
 
 /// What an event of the loop is.
 const CALLS: u64 = 0;
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!(
             "echo {:?}, call on {:?}",
             echo.map(char::from),
-            on.map_err(CallError::from)?
+            on.without_closure()?
         );
         drop(ours);
         server.join().map_err(|_| "the loop panicked")??;

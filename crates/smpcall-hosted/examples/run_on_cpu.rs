@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use smpcall_hosted::{CallError, CpuId, Machine};
+use smpcall_hosted::{CpuId, Machine, WithoutClosure};
 
 /// A task that sleeps, a task that waits for tasks, and a job with poll points.
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,14 +20,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         thread::sleep(Duration::from_millis(1));
         name.len()
     });
-    println!("{} letters", length.map_err(CallError::from)?);
+    println!("{} letters", length.without_closure()?);
 
     // A task that waits for a task of its own caller's CPU: both idle meanwhile, and both finish.
     let nested = machine.run_on_cpu(cpu1, || {
-        let on_two = || machine.run_on_cpu(cpu1, || 7).map_err(CallError::from);
-        machine.run_on_cpu(cpu2, on_two).map_err(CallError::from)
+        let on_two = || machine.run_on_cpu(cpu1, || 7).without_closure();
+        machine.run_on_cpu(cpu2, on_two).without_closure()
     });
-    assert_eq!(nested.map_err(CallError::from)???, 7);
+    assert_eq!(nested.without_closure()???, 7);
 
     // A job has its CPU for as long as it likes, and takes calls at its poll points.
     let stop = Arc::new(AtomicBool::new(false));
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         turns
     })?;
     let stops = || stop.store(true, Ordering::Release);
-    machine.call(cpu1, stops).map_err(CallError::from)?;
+    machine.call(cpu1, stops).without_closure()?;
     let turns = job.join().map_err(|_| "the job panicked")?;
     println!("the job turned {turns} times before it was told to stop");
 

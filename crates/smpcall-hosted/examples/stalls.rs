@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use smpcall_hosted::{CallError, CpuId, Machine};
+use smpcall_hosted::{CpuId, Machine, WithoutClosure};
 
 /// The culprit.
 fn takes_long() -> &'static str {
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boot()?;
     let (cpu0, cpu1) = (CpuId::new(0), CpuId::new(1));
 
-    let answer = machine.call(cpu1, takes_long).map_err(CallError::from)?;
+    let answer = machine.call(cpu1, takes_long).without_closure()?;
     let said = lines.lock().unwrap_or_else(PoisonError::into_inner);
     said.iter().for_each(|line| println!("{line}"));
     let named = |line: &String| line.contains("CPU 1") && line.contains("takes_long");
@@ -38,19 +38,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     drop(said);
 
     // A called function that waited would hold up its caller, who may be the one it waits for.
-    let waits = || machine.call(cpu0, || ()).map_err(CallError::from);
-    let inside = machine.call(cpu1, waits).map_err(CallError::from)?;
+    let waits = || machine.call(cpu0, || ()).without_closure();
+    let inside = machine.call(cpu1, waits).without_closure()?;
     println!("a call inside a called function: {:?}", inside.unwrap_err());
 
     // So would a wait with interrupts off; the wait that serves meanwhile says so by its guard.
     let machine = &machine;
     let off = machine.run_on_cpu(cpu1, || {
         let mut guard = machine.irqs_off();
-        let plain = machine.call(cpu0, || ()).map_err(CallError::from);
+        let plain = machine.call(cpu0, || ()).without_closure();
         let serving = machine.call_irqs_off(&mut guard, cpu0, || 7);
-        (plain, serving.map_err(CallError::from))
+        (plain, serving.without_closure())
     });
-    let (plain, serving) = off.map_err(CallError::from)?;
+    let (plain, serving) = off.without_closure()?;
     println!(
         "with interrupts off: {:?}, through the guard {serving:?}",
         plain.unwrap_err()
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // A CPU cannot wait for its own end.
     let myself = machine.run_on_cpu(cpu1, || machine.cpu_down(cpu1));
-    let error = myself.map_err(CallError::from)?.unwrap_err();
+    let error = myself.without_closure()?.unwrap_err();
     println!("taking oneself down: {error}");
     Ok(())
 }

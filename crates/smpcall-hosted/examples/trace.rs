@@ -2,14 +2,14 @@
 //!
 //! `cargo run -p smpcall-hosted --example trace > trace.json`, then open the file.
 
-use smpcall_hosted::{CallError, CpuId, Machine, write_trace};
+use smpcall_hosted::{CpuId, Machine, WithoutClosure, write_trace};
 
 /// A few calls, counted on standard error and drawn on standard output.
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let machine = Machine::builder().count(3).trace(10_000).boot()?;
     let cpu1 = CpuId::new(1);
     for n in 0..100 {
-        machine.call(cpu1, || n).map_err(CallError::from)?;
+        machine.call(cpu1, || n).without_closure()?;
         machine.call_others(|_| ())?;
     }
 

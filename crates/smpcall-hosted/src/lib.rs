@@ -4,13 +4,13 @@
 //! numbered by its real id. Any thread may call: a CPU of the machine, or one that is none.
 //!
 //! ```
-//! use smpcall_hosted::{CallError, CpuId, Machine};
+//! use smpcall_hosted::{CpuId, Machine, WithoutClosure};
 //!
 //! let machine = Machine::builder().count(2).boot()?;
 //! let name = String::from("borrowed");
 //! let answer = machine.call(CpuId::new(1), || format!("{name} on {:?}", machine.current_cpu()));
 //! // A refused call hands the closure back in its error; here only the reason is wanted.
-//! assert_eq!(answer.map_err(CallError::from)?, "borrowed on Some(CPU1)");
+//! assert_eq!(answer.without_closure()?, "borrowed on Some(CPU1)");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -87,7 +87,7 @@ pub use preempt::preempt_signal;
 pub use smpcall::{
     BadParam, BootParams, CallError, CpuCallbacks, CpuId, CpuState, Csd, Distance, HotplugError,
     IrqsOff, PairCounts, PerCpuError, PerCpuSlot, Platform, PostManyError, Reason, Refused, Report,
-    Smp, Stall, StallCause, StartError, TraceEvent, TraceKind, Tracer,
+    Smp, Stall, StallCause, StartError, TraceEvent, TraceKind, Tracer, WithoutClosure,
 };
 pub use topology::{HostCache, HostCpu, Topology};
 pub use trace::write_trace;

@@ -12,7 +12,7 @@ impl Machine {
     /// Data of each CPU that this machine may ever have, with a first value by CPU.
     ///
     /// ```
-    /// use smpcall_hosted::{CpuId, Machine};
+    /// use smpcall_hosted::{CpuId, Machine, WithoutClosure};
     /// use std::cell::Cell;
     /// let machine = Machine::builder().count(2).boot()?;
     /// let visits = machine.per_cpu(|_| Cell::new(0));
@@ -20,10 +20,10 @@ impl Machine {
     ///     let counted = visits.with(&machine, |own| own.set(own.get() + 1));
     ///     assert_eq!(counted, Ok(()));
     /// };
-    /// machine.on_each_cpu(visit)?;
-    /// machine.on_each_cpu(visit)?;
+    /// machine.on_each_cpu(visit).without_closure()?;
+    /// machine.on_each_cpu(visit).without_closure()?;
     /// // Another CPU's value, by a call.
-    /// let cpu1 = machine.call(CpuId::new(1), || visits.with(&machine, Cell::get))?;
+    /// let cpu1 = machine.call(CpuId::new(1), || visits.with(&machine, Cell::get)).without_closure()?;
     /// assert_eq!(cpu1, Ok(2));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

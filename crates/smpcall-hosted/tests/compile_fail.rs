@@ -65,6 +65,7 @@ refused! {
     a_posted_descriptor_whose_closure_borrows_is_refused: "csd_borrows_stack",
     a_called_descriptor_that_shares_a_cell_is_refused: "csd_shares_cell",
     an_interrupts_off_guard_stays_on_its_thread: "guard_sent",
+    an_attached_thread_keeps_its_guard: "attached_sent",
     waiting_with_interrupts_off_needs_the_guard: "irqs_off_call_without_guard",
     waiting_with_interrupts_off_needs_the_guard_alone: "irqs_off_call_shared_guard",
     a_job_that_borrows_the_stack_is_refused: "job_borrows_stack",

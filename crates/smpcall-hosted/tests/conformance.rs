@@ -1,5 +1,5 @@
-//! Every conformance case, on machines of 1, 2, 4, 16 and 64 CPUs, started from a CPU and from a
-//! thread that is none.
+//! Every conformance case, on machines of 1, 2, 4, 16 and 64 CPUs and on some whose CPUs are attached
+//! threads, started from a CPU and from a thread that is none.
 //!
 //! One trial a case and machine, so that `cargo test -- posts` picks what it says. They run one
 //! after another: a machine of 64 CPUs keeps a small computer busy enough, and the callbacks of
@@ -10,23 +10,60 @@ use std::fmt;
 use std::panic;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use smpcall_hosted::{Hosted, HostedSmp, Machine, Payload, ROOM, WORDS};
 use smpcall_torture::{Case, Lab, Needs, cases, run_case};
 
+/// Where the CPUs of a machine come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Homes {
+    /// Pinned threads of the machine's own, which poll and park.
+    Started,
+    /// Threads that attach, and sleep on their descriptors.
+    Attached,
+}
+
 /// A machine under test; booted when the first case wants it.
 struct Hosting {
     cpus: usize,
-    machine: OnceLock<Machine>,
+    homes: Homes,
+    /// Never dropped: attached threads serve until the process ends.
+    machine: OnceLock<&'static Machine>,
 }
 
 impl Hosting {
     fn machine(&self) -> &Machine {
         self.machine.get_or_init(|| {
-            let built = Machine::builder().count(self.cpus).reporter(|_| ()).boot();
-            built.expect("the machine boots")
+            let builder = Machine::builder().count(self.cpus).reporter(|_| ());
+            let builder = match self.homes {
+                Homes::Started => builder,
+                Homes::Attached => builder.only_attached(),
+            };
+            let machine: &Machine = Box::leak(Box::new(builder.boot().expect("the machine boots")));
+            if self.homes == Homes::Attached {
+                attach_all(machine);
+            }
+            machine
         })
+    }
+}
+
+/// Every CPU of the machine is a thread that attached, when this returns.
+fn attach_all(machine: &'static Machine) {
+    for cpu in &machine.present_cpus() {
+        thread::spawn(move || {
+            let here = machine.attach(cpu).expect("nobody else is this CPU");
+            // A case may take it down; what comes up afterwards is a thread of the machine's.
+            while here.is_online() {
+                here.sleep(None);
+                here.serve();
+            }
+        });
+    }
+    while machine.online_cpus() != machine.present_cpus() {
+        thread::yield_now();
     }
 }
 
@@ -38,7 +75,8 @@ impl Lab<WORDS, ROOM> for Hosting {
     }
 
     fn kicks(&self) -> u64 {
-        self.smp().platform().kicks() + self.smp().platform().wakes()
+        let platform = self.smp().platform();
+        platform.kicks() + platform.wakes() + platform.signals()
     }
 
     fn catches_panics(&self) -> bool {
@@ -74,7 +112,11 @@ fn trial(lab: &Arc<Hosting>, from: From, case: Case<Hosting, WORDS, ROOM>) -> Tr
         From::Cpu => "cpu",
         From::Foreign => "foreign",
     };
-    let name = format!("{}_cpus::from_{place}::{}", lab.cpus, case.name);
+    let homes = match lab.homes {
+        Homes::Started => "",
+        Homes::Attached => "attached_",
+    };
+    let name = format!("{homes}{}_cpus::from_{place}::{}", lab.cpus, case.name);
     let lab = Arc::clone(lab);
     Trial::test(name, move || {
         let result = match from {
@@ -101,9 +143,12 @@ fn main() -> ExitCode {
         panic::set_hook(Box::new(|_| ()));
     }
     let mut trials = Vec::new();
-    for cpus in [1, 2, 4, 16, 64] {
+    let started = [1, 2, 4, 16, 64].map(|cpus| (cpus, Homes::Started));
+    let attached = [2, 5].map(|cpus| (cpus, Homes::Attached));
+    for (cpus, homes) in started.into_iter().chain(attached) {
         let lab = Arc::new(Hosting {
             cpus,
+            homes,
             machine: OnceLock::new(),
         });
         for from in [From::Cpu, From::Foreign] {

@@ -103,6 +103,39 @@ impl<F> From<Refused<F>> for CallError {
     }
 }
 
+/// Lets go of the closure that a refused call handed back.
+///
+/// `?` turns a [`Refused`] into a [`CallError`] by itself. Into a `Box<dyn Error>`, and what else wants
+/// errors that borrow nothing, it turns only one whose closure borrows nothing; a waited call's closure
+/// usually does.
+///
+/// ```
+/// use smpcall::{CallError, Refused, WithoutClosure};
+/// fn refused() -> Result<(), Box<dyn std::error::Error>> {
+///     let name = String::from("borrowed");
+///     let call = Err(Refused {
+///         error: CallError::EmptyMask,
+///         closure: || name.len(),
+///     });
+///     let _length: usize = call.without_closure()?;
+///     Ok(())
+/// }
+/// assert_eq!(refused().unwrap_err().to_string(), "no CPU of the mask is online");
+/// ```
+pub trait WithoutClosure<R> {
+    /// The result, or why the call was refused; its closure is dropped.
+    ///
+    /// # Errors
+    /// That of the refused call.
+    fn without_closure(self) -> Result<R, CallError>;
+}
+
+impl<R, F> WithoutClosure<R> for Result<R, Refused<F>> {
+    fn without_closure(self) -> Result<R, CallError> {
+        self.map_err(CallError::from)
+    }
+}
+
 /// Why a platform could not start a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -84,7 +84,7 @@ pub mod guide {
 pub use callbacks::CpuCallbacks;
 pub use cpu::{CpuId, CpuIter, CpuMask, ListFault, ParseListError};
 pub use csd::Csd;
-pub use error::{CallError, HotplugError, Refused, StartError};
+pub use error::{CallError, HotplugError, Refused, StartError, WithoutClosure};
 pub use guard::IrqsOff;
 pub use hotplug::CpuState;
 pub use near::Distance;

@@ -23,6 +23,8 @@ case_list! {
     1 Nothing a_wait_with_interrupts_off_inside_a_called_function_is_refused,
     2 Nothing a_masked_cpu_runs_nothing_until_it_lets_go,
     1 Nothing a_forgotten_guard_leaves_interrupts_off_and_nothing_else,
+    1 Nothing interrupts_stay_off_until_the_last_guard_goes_in_any_order,
+    2 Nothing armed_cpus_that_call_each_other_all_finish,
 }
 
 impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
@@ -310,6 +312,39 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
             ensure!(off, "a forgotten guard let interrupts come on");
             ensure_eq!(refused, Err(CallError::InterruptsOff), "waiting after it");
             ensure_eq!(local, Ok(3), "a local call after it");
+            Ok(())
+        })
+    }
+
+    fn interrupts_stay_off_until_the_last_guard_goes_in_any_order(&self) -> Check {
+        self.together(&self.some_cpus(2), |me| {
+            for first in 0..2 {
+                let mut guards = [(); 2].map(|()| Some(self.smp().irqs_off()));
+                guards[first] = None;
+                let off = !self.smp().platform().irqs_enabled();
+                guards[1 - first] = None;
+                ensure!(
+                    off,
+                    "the first of two guards turned interrupts on, CPU {me}"
+                );
+                let on = self.smp().platform().irqs_enabled();
+                ensure!(on, "the last of two guards left interrupts off, CPU {me}");
+            }
+            Ok(())
+        })
+    }
+
+    fn armed_cpus_that_call_each_other_all_finish(&self) -> Check {
+        self.together(&self.some_cpus(4), |me| {
+            let target = self.other(0);
+            for n in 0..100_u64 {
+                // `false`: something had come, and has run.
+                self.smp().arm();
+                let answer = self.smp().call(target, || n).or_fail("call while armed")?;
+                self.smp().disarm();
+                ensure_eq!(answer, n, "CPU {me} was given another's answer");
+                ensure!(!self.smp().is_armed(), "CPU {me} is still armed");
+            }
             Ok(())
         })
     }
