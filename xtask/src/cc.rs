@@ -80,39 +80,56 @@ fn arch_flags(arch: Arch) -> &'static [&'static str] {
     }
 }
 
-/// A program of the system, or the one of a bundle under the name that it has there.
-fn find(names: &[&str], bundle: Bundle) -> Result<PathBuf> {
+/// A program of the system, or the one of a bundle under the name that it has there, started with
+/// these arguments before the caller's.
+fn find(
+    names: &[&str],
+    bundle: Bundle,
+    arguments: impl FnOnce() -> Result<Vec<String>>,
+) -> Result<PathBuf> {
     if let Some(program) = names.iter().find_map(|name| crate::find_program(name)) {
         return Ok(program);
     }
     let home = apt::fetch(bundle).with_context(|| format!("no {}", names.join(" and no ")))?;
     let there = |name: &&&str| home.join("usr/bin").join(name).exists();
     let name = names.iter().find(there).with_context(|| {
-        format!(
-            "the packages {} have no {}",
-            bundle.packages.join(" "),
-            names.join(" or ")
-        )
+        let packages = bundle.packages.join(" ");
+        format!("the packages {packages} have no {}", names.join(" or "))
     })?;
-    apt::wrapper(&home, name, &[], &[])
+    apt::wrapper(&home, name, &[], &arguments()?)
+}
+
+/// What a fetched C++ compiler needs of the system's C compiler: its headers and start-up files,
+/// which it looks for beside itself only.
+fn beside_the_c_compiler() -> Result<Vec<String>> {
+    let library = apt::run(Command::new("cc").arg("-print-libgcc-file-name"))?;
+    let folder = Path::new(library.trim())
+        .parent()
+        .context("cc has no library")?;
+    let folder = folder.display();
+    Ok(vec![
+        format!("-B{folder}/"),
+        "-idirafter".to_owned(),
+        format!("{folder}/include"),
+    ])
 }
 
 /// What the tests of `smpcall-capi` look for in the environment and the system may lack.
 pub(crate) fn host_tools() -> Result<[(&'static str, OsString); 2]> {
     let cxx = match std::env::var_os("CXX") {
         Some(chosen) => chosen,
-        None => find(&["c++", "g++", "clang++"], CXX)?.into(),
+        None => find(&["c++", "g++", "clang++"], CXX, beside_the_c_compiler)?.into(),
     };
     let pkg_config = match std::env::var_os("PKG_CONFIG") {
         Some(chosen) => chosen,
-        None => find(&["pkg-config", "pkgconf"], PKG_CONFIG)?.into(),
+        None => find(&["pkg-config", "pkgconf"], PKG_CONFIG, || Ok(Vec::new()))?.into(),
     };
     Ok([("CXX", cxx), ("PKG_CONFIG", pkg_config)])
 }
 
 /// Compiles the C kernel for an architecture; returns its object files.
 pub(crate) fn kernel_objects(arch: Arch) -> Result<Vec<PathBuf>> {
-    let clang = find(&["clang"], CLANG)?;
+    let clang = find(&["clang"], CLANG, || Ok(Vec::new()))?;
     let capi = crate::workspace_root().join("crates/smpcall-capi");
     let to = arch.target_dir().join("c");
     std::fs::create_dir_all(&to)?;

@@ -42,7 +42,7 @@ typedef void (*smp_call_func_t)(void *info);
 
 enum {
 	CSD_FLAG_LOCK = 0x01, /* queued: the library has the descriptor */
-	CSD_FLAG_WAIT = 0x02, /* never set here: waiting is the kind of call, not a mark */
+	CSD_FLAG_WAIT = 0x02 /* never set here: waiting is the kind of call, not a mark */
 };
 
 /*
