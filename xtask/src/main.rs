@@ -8,10 +8,12 @@ mod examples;
 mod image;
 mod install;
 mod links;
+mod mutants;
 mod protocol;
 mod qemu;
 mod qemu_pkg;
 mod report;
+mod sanitize;
 mod sysroot;
 mod test;
 mod tidy;
@@ -24,6 +26,7 @@ use anyhow::Result;
 use arch::Arch;
 use clap::{Parser, Subcommand};
 use image::Image;
+use sanitize::Sanitizer;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -50,11 +53,15 @@ enum Task {
         /// Only tests whose name contains one of these
         filters: Vec<String>,
     },
-    /// Checks that every mutant of docs/protocol.md is noticed by its loom test
+    /// Checks that every mutant is noticed by its test; all of them: writes the table of docs/testing.md
     Mutants {
         /// Only these mutants
         names: Vec<String>,
     },
+    /// Runs the conformance cases and the torture under ThreadSanitizer, and a planted race
+    Tsan,
+    /// The same under AddressSanitizer, and a planted use of freed memory
+    Asan,
     /// Checks the rules of the house
     Tidy,
     /// Runs every example that runs on the host
@@ -103,7 +110,9 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Test { only } => return Ok(test::run(&only)),
         Task::Loom { filters } => return Ok(test::finish(protocol::loom(&filters)?)),
-        Task::Mutants { names } => return Ok(test::finish(protocol::mutants(&names)?)),
+        Task::Mutants { names } => return Ok(test::finish(mutants::run(&names)?)),
+        Task::Tsan => return Ok(test::finish(sanitize::run(Sanitizer::Thread)?)),
+        Task::Asan => return Ok(test::finish(sanitize::run(Sanitizer::Address)?)),
         Task::Tidy => return Ok(test::finish(tidy::check())),
         Task::Examples => return Ok(test::finish(examples::run()?)),
         Task::Api { bless } => {

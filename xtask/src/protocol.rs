@@ -90,32 +90,6 @@ pub(crate) fn loom(filters: &[String]) -> Result<Counts> {
     run_tests(&mut loom_command(filters))
 }
 
-/// Runs every mutant's tests: each mutant must make one of them fail.
-pub(crate) fn mutants(only: &[String]) -> Result<Counts> {
-    let mut counts = Counts::default();
-    for mut edge in edges()? {
-        edge.mutants
-            .retain(|name| only.is_empty() || only.contains(name));
-        if edge.mutants.is_empty() {
-            continue;
-        }
-        println!("== E{}: {}", edge.number, edge.tests.join(" "));
-        let whole = loom(&edge.tests)?;
-        let sound = whole.failed == 0 && whole.passed > 0;
-        for mutant in &edge.mutants {
-            println!("== mutant {mutant}");
-            let broken = run_tests(loom_command(&edge.tests).env("SMPCALL_MUTANT", mutant))?;
-            let noticed = sound && broken.failed > 0;
-            println!(
-                "== mutant {mutant}: {}",
-                if noticed { "noticed" } else { "NOT NOTICED" }
-            );
-            counts.add(noticed.into());
-        }
-    }
-    Ok(counts)
-}
-
 #[cfg(test)]
 #[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 mod tests {

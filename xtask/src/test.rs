@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
 use crate::image::{self, Image};
-use crate::{cc, examples, install, links, protocol, qemu, tidy};
+use crate::{cc, examples, install, links, protocol, qemu, sanitize, tidy};
 
 /// How many checks passed and failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,14 @@ const STEPS: &[(&str, Run)] = &[
     ("examples", Run::Here(examples::run)),
     ("install-capi", Run::Here(install::check)),
     ("loom", Run::Here(|| protocol::loom(&[]))),
+    (
+        "tsan",
+        Run::Here(|| sanitize::run(sanitize::Sanitizer::Thread)),
+    ),
+    (
+        "asan",
+        Run::Here(|| sanitize::run(sanitize::Sanitizer::Address)),
+    ),
     ("build-x86_64", Run::Builds(X86_64)),
     ("build-aarch64", Run::Builds(Aarch64)),
     ("build-riscv64", Run::Builds(Riscv64)),

@@ -102,6 +102,7 @@ impl Bell {
                 ord!("e7_ring_relaxed", Release),
                 Ordering::Relaxed,
             ) {
+                Ok(RUNG) if mutant!("bug_kick_to_a_rung_cpu") => return Ring::Kick,
                 Ok(QUIET) => return Ring::Kick,
                 Ok(PARKED) => return Ring::Wake,
                 Ok(ARMED) => return Self::found_armed(),

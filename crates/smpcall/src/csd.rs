@@ -25,7 +25,7 @@ use crate::cpu::CpuId;
 use crate::platform::Platform;
 use crate::queue::{Closed, Context, Node, Queue};
 use crate::stall::run_named;
-use crate::sync::{AtomicU32, Ordering, UnsafeCell, loom_const_fn, ord};
+use crate::sync::{AtomicU32, Ordering, UnsafeCell, loom_const_fn, mutant, ord};
 
 const FREE: u32 = 0;
 const LOCKED: u32 = 1;
@@ -218,9 +218,15 @@ unsafe fn run_posted<P: Platform, F: Fn() + Copy>(context: &Context, node: NonNu
     // SAFETY: 1 of `NodeFn` — the node heads a descriptor of this type, alive until it is freed.
     let csd = unsafe { csd.as_ref() };
     let function = csd.function;
-    free(&csd.state);
+    let late = mutant!("bug_csd_freed_after_its_run");
+    if !late {
+        free(&csd.state);
+    }
     // SAFETY: 2 of `NodeFn` and of `push_post`.
     unsafe { crate::post::run_and_report::<P, F>(context, node.addr().get(), function) };
+    if late {
+        free(&csd.state);
+    }
 }
 
 /// Runs a called descriptor: run, free.

@@ -10,6 +10,7 @@ use crate::cpu::CpuId;
 use crate::platform::Platform;
 use crate::queue::{Context, Queue};
 use crate::smp::Smp;
+use crate::sync::mutant;
 
 impl<const W: usize, const D: usize> Area<W, D> {
     /// Runs everything that is here for this CPU.
@@ -19,7 +20,14 @@ impl<const W: usize, const D: usize> Area<W, D> {
     /// 2. `context` is this area's, `area_of` answers the area of a source.
     #[inline]
     pub(crate) unsafe fn drain<'a>(&self, context: &Context, area_of: impl Fn(CpuId) -> &'a Self) {
-        self.bell.take(self.local.resting());
+        let late = mutant!("bug_bell_taken_after_the_drain");
+        if !late {
+            self.bell.take(self.local.resting());
+        }
+        if mutant!("bug_posts_before_waited_calls") {
+            // SAFETY: 1 of `run_queue` — our queue, our context.
+            unsafe { run_queue(&self.queues.posted, context) };
+        }
         // SAFETY: 1, 2.
         unsafe { self.serve_mail(context) };
         if !self.queues.waited.looks_empty() {
@@ -33,6 +41,9 @@ impl<const W: usize, const D: usize> Area<W, D> {
         if !self.queues.posted.looks_empty() {
             // SAFETY: 1 of `run_queue` — our queue, our context.
             unsafe { run_queue(&self.queues.posted, context) };
+        }
+        if late {
+            self.bell.take(self.local.resting());
         }
     }
 

@@ -22,7 +22,7 @@
 use core::ptr::{self, NonNull};
 
 use crate::cpu::CpuId;
-use crate::sync::{AtomicPtr, Ordering, UnsafeCell, loom_const_fn, ord};
+use crate::sync::{AtomicPtr, Ordering, UnsafeCell, loom_const_fn, mutant, ord};
 
 /// What a call gets when it runs on its target.
 #[derive(Debug, Clone, Copy)]
@@ -201,6 +201,9 @@ impl Chain {
 
     /// Turns a detached list round.
     fn reversed(mut newest: *mut Node) -> Self {
+        if mutant!("bug_newest_first") {
+            return Self { first: newest };
+        }
         let mut first = ptr::null_mut();
         while let Some(node) = NonNull::new(newest) {
             // SAFETY: the list was acquired by E1: its nodes are valid and ours.

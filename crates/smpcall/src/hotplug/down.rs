@@ -10,6 +10,7 @@ use crate::cpu::CpuId;
 use crate::error::HotplugError;
 use crate::platform::Platform;
 use crate::smp::Smp;
+use crate::sync::mutant;
 
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Asks a CPU to leave and waits until it is gone; what it had accepted has run by then.
@@ -122,6 +123,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         area.bell.close();
         let before = area.local.in_handler();
         area.local.set_in_handler(true);
+        if mutant!("bug_posts_lost_with_their_cpu") {
+            area.queues.posted.close();
+        }
         // SAFETY: 1 of `run` — our queue, our context.
         unsafe { area.queues.waited.close().run(&context) };
         // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
