@@ -113,7 +113,9 @@ impl<'a> Line<'a> {
         if said == CASE_OK {
             return Self::CaseOk(name);
         }
-        Self::CaseFailed(name, said.strip_prefix(CASE_FAILED).unwrap_or(said))
+        // The blanks at the line's end were cut off, and with an empty reason one of these.
+        let reason = said.strip_prefix(CASE_FAILED.trim_end()).unwrap_or(said);
+        Self::CaseFailed(name, reason.strip_prefix(' ').unwrap_or(reason))
     }
 }
 
