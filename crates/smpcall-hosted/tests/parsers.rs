@@ -1,7 +1,6 @@
 //! Each parser against one that is too simple to be wrong, on random input that is often nearly right.
 //!
 //! MADT and device tree have theirs in `smpcall-metal/tests`; `cargo xtask fuzz` runs all of them for longer.
-#![expect(clippy::missing_panics_doc, reason = "a test panics when it fails")]
 
 use std::collections::BTreeSet;
 
