@@ -235,15 +235,11 @@ int smpcall_boot(int nr_cpus);
 
 /*
  * Runs fn(arg) in the ordinary context of a CPU, where it may run long, sleep and wait. The
- * functions of a CPU run in turn. One whose CPU goes down before its turn runs when the CPU is up
- * again; if it never is, smpcall_shutdown() says that the function did not run.
+ * functions of a CPU run in turn, and one that was accepted runs before its CPU leaves.
  */
 int smpcall_spawn(int cpu, smp_call_func_t fn, void *arg);
 
-/*
- * Waits until every spawned function has returned whose CPU is online. -EDEADLK on a CPU of the
- * machine.
- */
+/* Waits until every spawned function has returned. -EDEADLK on a CPU of the machine. */
 int smpcall_join(void);
 
 /*

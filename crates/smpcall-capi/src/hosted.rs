@@ -37,11 +37,8 @@ static SLOT: RwLock<Option<Arc<Machine>>> = RwLock::new(None);
 /// Held by who boots or shuts down.
 static CHANGE: Mutex<()> = Mutex::new(());
 
-/// How often a wait for spawned functions looks whether a CPU of theirs went offline.
-const LOOK_FOR_OFFLINE_EVERY: Duration = Duration::from_millis(5);
-
-/// Spawned functions that have not returned, by CPU.
-static SPAWNED: Mutex<[u32; NR_CPUS as usize]> = Mutex::new([0; NR_CPUS as usize]);
+/// Spawned functions that have not returned.
+static SPAWNED: Mutex<usize> = Mutex::new(0);
 static SPAWNED_FEWER: Condvar = Condvar::new();
 
 thread_local! {
@@ -192,57 +189,29 @@ pub(crate) extern "C" fn smpcall_join() -> c_int {
     errno(may_wait_for_machine().map(|()| join()))
 }
 
-/// Waits for the spawned functions of CPUs that are online: the others wait for their CPU.
 fn join() {
-    let mut spawned = lock(&SPAWNED);
-    let outstanding = |spawned: &[u32]| {
-        let machine = machine();
-        let waits = |(cpu, &n): (usize, &u32)| {
-            n > 0
-                && machine
-                    .as_ref()
-                    .is_ok_and(|m| m.is_online(CpuId::new(cpu as u32)))
-        };
-        spawned.iter().enumerate().any(waits)
-    };
-    while outstanding(&spawned[..]) {
-        let waited = SPAWNED_FEWER.wait_timeout(spawned, LOOK_FOR_OFFLINE_EVERY);
-        spawned = waited.unwrap_or_else(PoisonError::into_inner).0;
-    }
+    let none_left = SPAWNED_FEWER.wait_while(lock(&SPAWNED), |spawned| *spawned > 0);
+    drop(none_left.unwrap_or_else(PoisonError::into_inner));
 }
 
-/// A spawned function from when it is accepted until it has returned or can run no more.
-struct Spawned {
-    cpu: CpuId,
-    call: Option<Call>,
-}
+/// A spawned function, from before it is accepted until it has returned or was refused.
+struct Spawned(Call);
 
 impl Spawned {
-    fn new(cpu: CpuId, call: Call) -> Self {
-        lock(&SPAWNED)[cpu.index()] += 1;
-        Self {
-            cpu,
-            call: Some(call),
-        }
+    fn new(call: Call) -> Self {
+        *lock(&SPAWNED) += 1;
+        Self(call)
     }
 
     /// Runs it.
-    fn run(mut self) {
-        if let Some(call) = self.call.take() {
-            call.run();
-        }
+    fn run(self) {
+        self.0.run();
     }
 }
 
 impl Drop for Spawned {
     fn drop(&mut self) {
-        if self.call.is_some() {
-            report(format_args!(
-                "a function that was spawned on CPU {} did not run: the CPU is offline",
-                self.cpu
-            ));
-        }
-        lock(&SPAWNED)[self.cpu.index()] -= 1;
+        *lock(&SPAWNED) -= 1;
         SPAWNED_FEWER.notify_all();
     }
 }
@@ -262,11 +231,7 @@ pub(crate) unsafe extern "C" fn smpcall_spawn(
 
 fn spawn(cpu: CpuId, call: Call) -> Outcome {
     let machine = machine()?;
-    // Refused here it is no function that did not run.
-    if !machine.is_online(cpu) {
-        machine.nudge(cpu)?;
-    }
-    let spawned = Spawned::new(cpu, call);
-    machine.spawn_on(cpu, move || spawned.run()).map(drop)?;
+    let spawned = Spawned::new(call);
+    machine.spawn_on(cpu, move || spawned.run())?;
     Ok(())
 }

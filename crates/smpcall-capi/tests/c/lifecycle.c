@@ -144,6 +144,13 @@ static void spawned_work_runs_in_ordinary_context(void)
 	for_each_online_cpu(cpu)
 		MUST(smpcall_spawn(cpu, call_around, NULL) == 0);
 	MUST(smpcall_join() == 0 && LOAD(runs) == 3001);
+	/* What a CPU accepted runs before it leaves; then it accepts no more. */
+	STORE(runs, 0);
+	for (cpu = 0; cpu < 20; cpu++)
+		MUST(smpcall_spawn(2, count, NULL) == 0);
+	MUST(cpu_down(2) == 0 && LOAD(runs) == 20);
+	MUST(smpcall_spawn(2, count, NULL) == -ENXIO && smpcall_join() == 0);
+	MUST(cpu_up(2) == 0 && LOAD(runs) == 20);
 }
 
 static int accepted;
