@@ -98,6 +98,14 @@ unsafe impl Platform for Threads {
             .inspect(|thread| thread.unpark());
     }
 
+    // Of a CPU that sleeps in an event loop of its own (`arm`): write to what the loop waits for.
+    // Here too that is a token for the thread.
+    fn signal_armed(&self, cpu: CpuId) {
+        locked(&THREADS[cpu.index()])
+            .as_ref()
+            .inspect(|thread| thread.unpark());
+    }
+
     // A thread that is no CPU waits: let it sleep too. The lock is what a wake-up cannot slip past.
     fn block(&self, word: &AtomicU32, value: u32) {
         let guard = locked(&BLOCKED.0);
