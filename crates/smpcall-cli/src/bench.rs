@@ -106,12 +106,10 @@ pub(crate) fn run(common: &Common, options: &BenchOptions) -> Verdict {
 fn contenders(lab: &Lab, only: Option<&str>) -> Result<Vec<Contender>, Failure> {
     let mut all = limits::all();
     all.extend(ours::all());
-    all.extend(preempted::all());
+    all.extend(preempted::all(lab)?);
     all.extend(seed::all());
     #[cfg(feature = "peers")]
     all.extend(peers::all(lab)?);
-    #[cfg(not(feature = "peers"))]
-    let _ = lab;
     let Some(text) = only else {
         return Ok(all);
     };

@@ -334,6 +334,7 @@ fn bench_rows_have_their_names_placements_and_limits() {
         "post",
         "call_parked",
         "call_poll_point",
+        "call_signal",
     ] {
         assert!(has(name, "smpcall"), "no row {name}: {}", run.stdout);
     }

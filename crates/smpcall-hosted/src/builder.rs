@@ -40,7 +40,7 @@ pub struct Builder {
     homes: Homes,
     params: BootParams,
     poll_time: Duration,
-    reporter: Reporter,
+    reporter: Option<Reporter>,
     stalls: Limits,
     trace: Option<usize>,
     /// The signal that interrupts busy CPUs.
@@ -68,7 +68,7 @@ impl Default for Builder {
             homes: Homes::Started,
             params: BootParams::unlimited((64 * WORDS) as u32),
             poll_time: Duration::from_micros(25),
-            reporter: Box::new(|report| eprintln!("smpcall: {report}")),
+            reporter: None,
             stalls: Limits::default(),
             trace: None,
             preempt: None,
@@ -124,13 +124,13 @@ impl Builder {
         self
     }
 
-    /// Where reports go (bring-up, stalls, panics of posted functions, CPUs that were moved); standard
-    /// error unless set.
+    /// Where reports go (bring-up, stalls, panics of posted functions, CPUs that were moved). Unless
+    /// set, what is wrong goes to standard error, and bring-up is passed over.
     ///
     /// It is called on any thread and must not call back into the machine.
     #[must_use]
     pub fn reporter(mut self, report: impl Fn(&dyn fmt::Display) + Send + Sync + 'static) -> Self {
-        self.reporter = Box::new(report);
+        self.reporter = Some(Box::new(report));
         self
     }
 

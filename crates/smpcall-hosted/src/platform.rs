@@ -36,7 +36,8 @@ pub struct Hosted {
     topology: &'static Topology,
     /// More CPUs than the computer has: give the processor away instead of spinning.
     oversubscribed: bool,
-    reporter: Reporter,
+    /// `None`: to standard error, what is wrong alone.
+    reporter: Option<Reporter>,
     epoch: Instant,
     stalls: Stalls,
     pub(crate) trace: Option<TraceStorage>,
@@ -73,7 +74,7 @@ impl Hosted {
     pub(crate) fn new(
         host_cpus: Vec<u32>,
         oversubscribed: bool,
-        reporter: Reporter,
+        reporter: Option<Reporter>,
         stalls: Limits,
         trace: Option<usize>,
         preempt: Option<libc::c_int>,
@@ -302,6 +303,9 @@ unsafe impl Platform for Hosted {
     }
 
     fn report(&self, report: Report<'_>) {
+        if self.reporter.is_none() && matches!(report, Report::BroughtUp { .. }) {
+            return;
+        }
         self.say(&report);
     }
 
@@ -335,7 +339,11 @@ fn sleep_on(word: &AtomicU32, value: u32, limit: Option<&futex::Timespec>) {
 impl Hosted {
     /// Reports; 4 of [`Platform`]: a reporter that panics stays here.
     pub(crate) fn say(&self, report: &dyn fmt::Display) {
-        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| (self.reporter)(report))) {
+        let say = || match &self.reporter {
+            Some(reporter) => reporter(report),
+            None => eprintln!("smpcall: {report}"),
+        };
+        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(say)) {
             discard(payload);
         }
     }

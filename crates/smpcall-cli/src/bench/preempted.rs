@@ -1,8 +1,8 @@
 //! A waited call to a busy CPU that makes no poll points: pre-empted by a signal.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use smpcall_hosted::{CpuId, CpuMask, Machine};
@@ -10,29 +10,32 @@ use smpcall_hosted::{CpuId, CpuMask, Machine};
 use crate::bench::Contender;
 use crate::bench::lab::{Lab, stopped};
 use crate::bench::limits::WAKE_UPS;
-use crate::host;
+use crate::{Failure, host};
 
 /// Between two calls, as between two signals of the limit.
 const GAP: Duration = Duration::from_micros(20);
 
 /// The row.
-pub(crate) fn all() -> Vec<Contender> {
-    let machine = OnceLock::new();
-    let block = move |lab: &Lab| {
-        let machine = machine.get_or_init(|| Arc::new(preemptive(lab)));
-        call_signal(lab, machine)
-    };
-    vec![Contender::new("call_signal", "smpcall", "tgkill", block)]
+pub(crate) fn all(lab: &Lab) -> Result<Vec<Contender>, Failure> {
+    let machine = Arc::new(preemptive(lab)?);
+    let block = move |lab: &Lab| call_signal(lab, &machine);
+    Ok(vec![Contender::new(
+        "call_signal",
+        "smpcall",
+        "tgkill",
+        block,
+    )])
 }
 
-/// A machine of one CPU, on the computer's CPU of the responder, which idles meanwhile.
-fn preemptive(lab: &Lab) -> Machine {
+/// A machine of one CPU, on the computer's CPU of the responder, which idles meanwhile. Booted on a
+/// thread that may use all CPUs: one of a machine may use its own alone.
+fn preemptive(lab: &Lab) -> Result<Machine, Failure> {
     let host = host::host_cpu_of(&lab.machine, lab.responder).unwrap_or_default();
     let builder = Machine::builder().list(&CpuMask::of(CpuId::new(host)));
     // SAFETY: 1, 2 — the one function that is called adds two numbers; 3, 4 — the job is a loop on
     // its thread's stack; 5 — nothing else of this program uses the signal.
-    let machine = unsafe { builder.preempt() }.boot();
-    machine.unwrap_or_else(|error| panic!("no pre-emptive machine: {error}"))
+    let builder = unsafe { builder.preempt() };
+    builder.boot().map_err(host::boot_failure)
 }
 
 fn call_signal(lab: &Lab, machine: &Arc<Machine>) -> Vec<f64> {
