@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
 use crate::image::{self, Image};
-use crate::{cc, examples, install, links, protocol, qemu, sanitize, tidy};
+use crate::{api, cc, examples, install, links, protocol, qemu, sanitize, tidy};
 
 /// How many checks passed and failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,7 @@ const STEPS: &[(&str, Run)] = &[
     ("tidy", Run::Here(|| Ok(tidy::check()))),
     ("links", Run::Here(links::check)),
     ("doc", Run::Here(doc)),
+    ("api", Run::Here(|| api::run(api::Kept::Promise))),
     (
         "package",
         Run::Cargo("package --workspace --no-verify --allow-dirty --quiet"),
