@@ -1,8 +1,8 @@
 //! `cargo xtask mutants`: breaks the library in one place after another and wants a test to notice.
 //!
-//! Two kinds. A weakened ordering is one of the edges of `docs/protocol.md`, and its loom test must fail; one
-//! loom build has them all. A bug is one that a real system had, and a conformance case must fail; each is a
-//! build of its own. What survives is a missing test. A run of all of them writes the table of
+//! Two kinds. A weakened ordering is one of the edges of `docs/protocol.md`, and its loom test must fail. A bug
+//! is one that a real system had, and a loom test or a conformance case must fail. One loom build has all of
+//! them; for a conformance case each is a build of its own. What survives is a missing test. A run of all of them writes the table of
 //! `docs/testing.md`: each mutant, the test that kills it, the time that takes.
 
 use std::fmt::Write as _;
@@ -20,8 +20,16 @@ struct Bug {
     mutant: &'static str,
     /// Whose, and what it did there.
     story: &'static str,
-    /// The cases of which one must fail, as a filter.
-    cases: &'static str,
+    killer: Killer,
+}
+
+/// What notices a bug.
+#[derive(Clone, Copy)]
+enum Killer {
+    /// A loom test.
+    Loom(&'static str),
+    /// A conformance case, on machines of 4 and 64 CPUs.
+    Case(&'static str),
 }
 
 /// In the code by `mutant!`; the stories are those of systems that were read before this was written.
@@ -29,32 +37,32 @@ const BUGS: &[Bug] = &[
     Bug {
         mutant: "bug_posts_lost_with_their_cpu",
         story: "Linux until 3.16: a dying CPU's queue was not flushed",
-        cases: "4_cpus::from_foreign::what_a_leaving_cpu_had_accepted_ran_before_it_was_gone",
+        killer: Killer::Loom("a_post_to_a_cpu_that_leaves_runs_once_or_comes_back"),
     },
     Bug {
         mutant: "bug_csd_freed_after_its_run",
         story: "Linux until 4.1: an asynchronous descriptor could not queue itself again",
-        cases: "4_cpus::from_foreign::a_callback_queues_its_own_descriptor_again",
+        killer: Killer::Case("a_callback_queues_its_own_descriptor_again"),
     },
     Bug {
         mutant: "bug_bell_taken_after_the_drain",
         story: "ax-ipi on RISC-V: the pending bit was cleared after the drain, and wake-ups were lost",
-        cases: "4_cpus::from_foreign::everyone_calls_everyone",
+        killer: Killer::Loom("e11_a_request_to_a_cpu_that_opens_is_retracted_or_run_once"),
     },
     Bug {
         mutant: "bug_posts_before_waited_calls",
         story: "Linux until 5.8: callers that wait stood behind those that do not",
-        cases: "4_cpus::from_foreign::a_waited_call_overtakes_posts_in_the_same_drain",
+        killer: Killer::Case("a_waited_call_overtakes_posts_in_the_same_drain"),
     },
     Bug {
         mutant: "bug_newest_first",
         story: "the lock-free list of Linux is last in, first out: it must be turned round",
-        cases: "4_cpus::from_foreign::posts_of_one_source_keep_their_order",
+        killer: Killer::Loom("calls_of_one_sender_run_in_their_order_and_once"),
     },
     Bug {
         mutant: "bug_kick_to_a_rung_cpu",
         story: "Linux until 4.13: interrupts to CPUs whose queues were not empty",
-        cases: "4_cpus::from_foreign::posts_to_a_rung_cpu_send_no_kick",
+        killer: Killer::Loom("two_rings_of_a_quiet_cpu_kick_once"),
     },
 ];
 
@@ -76,7 +84,14 @@ pub(crate) fn run(only: &[String]) -> Result<Counts> {
         kill_by_loom(&edge, &wanted, &mut rows)?;
     }
     for bug in BUGS.iter().filter(|bug| wanted(bug.mutant)) {
-        let mut command = conformance(bug);
+        let mut command = match bug.killer {
+            Killer::Loom(test) => {
+                let mut command = loom_command(&[test.to_owned()]);
+                command.env("SMPCALL_MUTANT", bug.mutant);
+                command
+            }
+            Killer::Case(case) => conformance(bug.mutant, case),
+        };
         rows.push(kill(bug.mutant, bug.story.to_owned(), &mut command)?);
     }
     if only.is_empty() {
@@ -131,26 +146,18 @@ fn kill(mutant: &str, what: String, command: &mut Command) -> Result<Killed> {
     })
 }
 
-/// The conformance cases that a bug breaks, in a target folder that the bugs share.
-fn conformance(bug: &Bug) -> Command {
+/// A conformance case with a bug built in.
+fn conformance(mutant: &str, case: &str) -> Command {
     let mut command = Command::new(crate::cargo_program());
     let root = crate::workspace_root();
     command
-        .args([
-            "test",
-            "--package",
-            "smpcall-hosted",
-            "--test",
-            "conformance",
-        ])
-        .args(["--", bug.cases])
+        .args(["test", "--package", "smpcall-hosted"])
+        .args(["--test", "conformance", "--"])
+        .arg(format!("4_cpus::from_foreign::{case}"))
         .current_dir(root)
         .env("CARGO_TARGET_DIR", root.join("target/mutants"))
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env(
-            "RUSTFLAGS",
-            format!("--cfg smpcall_mutant=\"{}\"", bug.mutant),
-        );
+        .env("RUSTFLAGS", format!("--cfg smpcall_mutant=\"{mutant}\""));
     command
 }
 
