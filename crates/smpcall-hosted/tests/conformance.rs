@@ -1,5 +1,6 @@
 //! Every conformance case, on machines of 1, 2, 4, 16 and 64 CPUs and on some whose CPUs are attached
-//! threads, started from a CPU and from a thread that is none.
+//! threads, started from a CPU and from a thread that is none; with pre-emptive delivery, from a CPU, the
+//! cases that do not panic.
 //!
 //! One trial a case and machine, so that `cargo test -- posts` picks what it says. They run one
 //! after another: a machine of 64 CPUs keeps a small computer busy enough, and the callbacks of
@@ -23,6 +24,8 @@ enum Homes {
     Started,
     /// Threads that attach, and sleep on their descriptors.
     Attached,
+    /// Threads of the machine's own, which are interrupted by a signal where they are busy.
+    Interrupted,
 }
 
 /// A machine under test; booted when the first case wants it.
@@ -40,6 +43,9 @@ impl Hosting {
             let builder = match self.homes {
                 Homes::Started => builder,
                 Homes::Attached => builder.only_attached(),
+                // SAFETY: 1, 2 — the cases' functions neither allocate nor lock, and those that
+                // panic are left out; 3, 4 — cases run on threads' stacks; 5 — nobody else uses it.
+                Homes::Interrupted => unsafe { builder.preempt() },
             };
             let machine: &Machine = Box::leak(Box::new(builder.boot().expect("the machine boots")));
             if self.homes == Homes::Attached {
@@ -79,13 +85,14 @@ impl Lab<WORDS, ROOM> for Hosting {
         platform.kicks() + platform.wakes() + platform.signals()
     }
 
+    /// A function that panics must not interrupt anything.
     fn catches_panics(&self) -> bool {
-        true
+        self.homes != Homes::Interrupted
     }
 
     /// Once is enough: the library's deadlines do not depend on the number of CPUs.
     fn may_be_slow(&self) -> bool {
-        self.cpus == 4
+        self.cpus == 4 && self.homes == Homes::Started
     }
 
     fn panic_code(&self, panic: &Payload) -> Option<u64> {
@@ -115,6 +122,7 @@ fn trial(lab: &Arc<Hosting>, from: From, case: Case<Hosting, WORDS, ROOM>) -> Tr
     let homes = match lab.homes {
         Homes::Started => "",
         Homes::Attached => "attached_",
+        Homes::Interrupted => "pre_emptive_",
     };
     let name = format!("{homes}{}_cpus::from_{place}::{}", lab.cpus, case.name);
     let lab = Arc::clone(lab);
@@ -145,13 +153,20 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     let started = [1, 2, 4, 16, 64].map(|cpus| (cpus, Homes::Started));
     let attached = [2, 5].map(|cpus| (cpus, Homes::Attached));
-    for (cpus, homes) in started.into_iter().chain(attached) {
+    let interrupted = [(4, Homes::Interrupted)];
+    for (cpus, homes) in started.into_iter().chain(attached).chain(interrupted) {
         let lab = Arc::new(Hosting {
             cpus,
             homes,
             machine: OnceLock::new(),
         });
-        for from in [From::Cpu, From::Foreign] {
+        let callers = [From::Cpu, From::Foreign];
+        // How its calls are delivered does not depend on where the case's own code runs.
+        let callers = match homes {
+            Homes::Interrupted => &callers[..1],
+            _ => &callers[..],
+        };
+        for &from in callers {
             let slow = |case: &Case<_, WORDS, ROOM>| {
                 matches!(case.needs, Needs::Slow | Needs::SlowHotplug)
             };

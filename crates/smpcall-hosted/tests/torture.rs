@@ -47,7 +47,7 @@ fn rack(cpus: usize) -> Rack {
 }
 
 /// Room for a run each.
-static ROOMS: [Room<WORDS>; 4] = [const { Room::new() }; 4];
+static ROOMS: [Room<WORDS>; 5] = [const { Room::new() }; 5];
 
 fn assert_clean(summary: &Summary) {
     eprintln!("{summary}");
@@ -91,6 +91,23 @@ fn three_seconds_on_four_cpus_from_a_cpu_with_long_waits_and_rests_find_nothing(
     let run = move || torture.run(&*on_cpu, &ROOMS[1], &mut |_| ()).expect("runs");
     let job = rack.0.spawn_on(CpuId::new(0), run).expect("online");
     assert_clean(&job.join().expect("does not panic"));
+}
+
+#[test]
+fn five_seconds_with_pre_emptive_delivery_find_nothing() {
+    // SAFETY: 1, 2 — the torture's functions neither allocate, lock nor panic; 3, 4 — its jobs run on
+    // their threads' stacks; 5 — nobody else uses the signal.
+    let builder = unsafe { Machine::builder().count(8).preempt() };
+    let rack = Rack(builder.boot().expect("boots"));
+    let torture = Torture {
+        seed: 3,
+        seconds: 5,
+        long_wait_us: 500,
+        ..Torture::default()
+    };
+    let summary = torture.run(&rack, &ROOMS[4], &mut |_| ()).expect("runs");
+    assert_clean(&summary);
+    assert!(rack.0.platform().kicks() > 0, "busy CPUs were interrupted");
 }
 
 #[test]
