@@ -42,6 +42,7 @@ const DEMO_EXAMPLES: &str = "\
 Examples:
   smpcall                          on every CPU that this process may use
   smpcall demo --cpus 0-1          on CPUs 0 and 1 alone
+  smpcall demo --perfetto d.json   a recording of the calls, for ui.perfetto.dev
   smpcall demo --json | jq 'select(.ok == false)'
                                    what went wrong; nothing, let us hope";
 
@@ -124,7 +125,7 @@ pub(crate) enum Command {
     /// call is right if exactly the CPUs that had to run it did so, once each, where they are pinned,
     /// and the right answer came back. CPUs also go offline and come back.
     #[command(after_help = DEMO_EXAMPLES)]
-    Demo,
+    Demo(DemoOptions),
     /// Show the CPUs: node, package, core, SMT siblings, shared cache, state
     ///
     /// A CPU is a thread that is pinned to a CPU of the computer. What the kernel does not tell,
@@ -236,6 +237,14 @@ pub(crate) struct TortureOptions {
     /// A few functions take up to so many microseconds; 0: none does
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=60_000_000))]
     pub(crate) long_wait_us: u64,
+}
+
+/// What `demo` takes.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct DemoOptions {
+    /// Record the calls as a JSON file for ui.perfetto.dev, and leave the latency table out
+    #[arg(long, value_name = "FILE")]
+    pub(crate) perfetto: Option<PathBuf>,
 }
 
 /// What `trace` takes.

@@ -10,23 +10,27 @@ mod many;
 mod system;
 mod witness;
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use comfy_table::{Cell, Color};
 use serde_json::{Value, json};
-use smpcall_hosted::{CallError, CpuId, CpuMask, Machine};
+use smpcall_hosted::{CallError, CpuId, CpuMask, Machine, write_trace};
 
-use crate::args::Common;
+use crate::args::{Common, DemoOptions};
 use crate::host;
 use crate::latency::{self, Effort, Pair};
 use crate::output::{self, Format, human_ns};
-use crate::{Failure, Verdict, heatmap};
+use crate::{Failure, Verdict, heatmap, svg};
 
 use witness::{Seen, WITNESS};
 
 /// How long the latency table may take.
 const LATENCY_TIME: Duration = Duration::from_millis(1500);
+/// Room for events of each CPU in a recorded demo, which has some hundreds.
+const TRACED_EVENTS: usize = 20_000;
 /// How many CPUs the latency table has at most; `smpcall latency` has them all.
 const LATENCY_CPUS: usize = 64;
 
@@ -187,9 +191,16 @@ fn fault(
 }
 
 /// Boots, calls, measures, shows.
-pub(crate) fn run(common: &Common) -> Verdict {
+pub(crate) fn run(common: &Common, options: &DemoOptions) -> Verdict {
+    if let Some(file) = &options.perfetto {
+        svg::check_file("--perfetto", file)?;
+    }
     let start = Instant::now();
-    let machine = Arc::new(host::boot(common.cpus.as_ref())?);
+    let mut builder = host::builder(common.cpus.as_ref());
+    if options.perfetto.is_some() {
+        builder = builder.trace(TRACED_EVENTS);
+    }
+    let machine = Arc::new(builder.boot().map_err(host::boot_failure)?);
     let booted = start.elapsed();
     WITNESS.watch(&machine);
     let mut stage = Stage::new(&machine)?;
@@ -204,15 +215,39 @@ pub(crate) fn run(common: &Common) -> Verdict {
         .map_err(CallError::from)?;
     system::boot_parameters(&mut stage, common.cpus.as_ref())?;
     let calls = stage.calls;
+    let pairs = match &options.perfetto {
+        Some(file) => {
+            write_events(&machine, file)?;
+            Vec::new()
+        }
+        None => latencies(&machine)?,
+    };
+    show(common.format(), &machine, &calls, &pairs)?;
+    let ok = calls.iter().all(|call| call.fault.is_none());
+    Ok(latency::right(&pairs) && ok)
+}
+
+/// The latency table of the first CPUs.
+fn latencies(machine: &Machine) -> Result<Vec<Pair>, Failure> {
     let cpus = machine.online_cpus().iter().take(LATENCY_CPUS).collect();
     let effort = Effort {
         samples: 1000,
         time: LATENCY_TIME,
     };
-    let pairs = latency::measure(&machine, &cpus, effort)?;
-    show(common.format(), &machine, &calls, &pairs)?;
-    let ok = calls.iter().all(|call| call.fault.is_none());
-    Ok(latency::right(&pairs) && ok)
+    latency::measure(machine, &cpus, effort)
+}
+
+/// Writes what was recorded, all of it.
+fn write_events(machine: &Machine, file: &Path) -> Result<(), Failure> {
+    let tracer = machine.trace();
+    let tracer = tracer.ok_or_else(|| Failure::Trouble("the machine kept no trace".into()))?;
+    if tracer.lost() > 0 {
+        let lost = tracer.lost();
+        return Err(Failure::Trouble(format!("{lost} events found no room")));
+    }
+    let mut json = Vec::new();
+    write_trace(&tracer, &mut json)?;
+    Ok(fs::write(file, json)?)
 }
 
 fn show(format: Format, machine: &Machine, calls: &[Call], pairs: &[Pair]) -> Result<(), Failure> {
@@ -229,7 +264,9 @@ fn show(format: Format, machine: &Machine, calls: &[Call], pairs: &[Pair]) -> Re
     if format == Format::Human {
         opening(machine)?;
         table(calls)?;
-        heatmap::show(pairs)?;
+        if !pairs.is_empty() {
+            heatmap::show(pairs)?;
+        }
     }
     Ok(())
 }
@@ -287,7 +324,7 @@ fn table(calls: &[Call]) -> Result<(), Failure> {
     let wrong = calls.iter().filter(|call| call.fault.is_some()).count();
     output::line(format!(
         "{} calls, {wrong} wrong. Ran on: the CPU that the function found itself to be; host: what \
-         sched_getcpu said there.\nEach was made once, cold; the table below is of many, warm.\n",
+         sched_getcpu said there.\nEach was made once, cold; the table of latencies is of many, warm.\n",
         calls.len()
     ))?;
     Ok(())

@@ -38,7 +38,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, Command};
+use args::{Args, Command, DemoOptions};
 
 /// Did every check hold?
 pub(crate) type Verdict = Result<bool, Failure>;
@@ -90,8 +90,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Verdict {
-    match args.command.as_ref().unwrap_or(&Command::Demo) {
-        Command::Demo => demo::run(&args.common),
+    let demo = Command::Demo(DemoOptions::default());
+    match args.command.as_ref().unwrap_or(&demo) {
+        Command::Demo(options) => demo::run(&args.common, options),
         Command::Cpus => cpus::run(&args.common),
         Command::Latency(options) => latency::run(&args.common, options),
         Command::Bench(options) => bench::run(&args.common, options),
