@@ -10,8 +10,11 @@ use smpcall_hosted::{CallError, CpuId, HotplugError, Machine, PerCpuError};
 
 #[path = "support/bed.rs"]
 mod bed;
+#[path = "support/rounds.rs"]
+mod rounds;
 
 use bed::Bed;
+use rounds::rounds;
 
 const CPU1: CpuId = CpuId::new(1);
 
@@ -76,7 +79,7 @@ fn a_borrow_is_never_met_by_a_call_and_waiting_inside_is_refused() {
             machine.poll();
         }
     });
-    for _ in 0..1_000 {
+    for _ in rounds(1_000) {
         let push = || lists.with(&*bed, |list| list.borrow_mut().push(1));
         bed.call(CPU1, push).unwrap().unwrap();
     }
@@ -106,7 +109,7 @@ fn a_value_goes_to_the_next_thread_that_becomes_the_cpu() {
     let visit = || last.with(&*bed, |own| own.replace(Some(thread::current().id())));
     assert_eq!(bed.call(CPU1, visit).unwrap(), Ok(None));
     let mut before = bed.call(CPU1, visit).unwrap().unwrap();
-    for _ in 0..10 {
+    for _ in rounds(10) {
         bed.cpu_down(CPU1).unwrap();
         bed.cpu_up(CPU1).unwrap();
         let now = bed
@@ -144,8 +147,9 @@ fn pre_emption_respects_the_use_of_per_cpu_data() {
         }
         turns
     });
-    let calls = 2_000;
-    for _ in 0..calls {
+    let mut calls = 0;
+    for _ in rounds(2_000) {
+        calls += 1;
         bed.call(CPU1, || counts.with(&*bed, count))
             .unwrap()
             .unwrap();

@@ -14,8 +14,11 @@ use smpcall_hosted::{BootError, CpuId, JoinHandle, Machine, preempt_signal};
 mod bed;
 #[path = "support/child.rs"]
 mod child;
+#[path = "support/rounds.rs"]
+mod rounds;
 
 use bed::Bed;
+use rounds::rounds;
 
 const CPU1: CpuId = CpuId::new(1);
 
@@ -92,7 +95,7 @@ fn kick_all_cpus_sync_waits_for_no_poll_point() {
     let stop = Arc::new(AtomicBool::new(false));
     let theirs = Arc::clone(&stop);
     let job = started(&bed, move |_| spin(&theirs));
-    for _ in 0..100 {
+    for _ in rounds(100) {
         assert!(bed.kick_all_cpus_sync().unwrap().contains(CPU1));
     }
     stop.store(true, Ordering::Release);
@@ -124,7 +127,7 @@ fn malloc_locks_and_masked_regions_stand_thousands_of_interruptions() {
         }
     });
     let inside = AtomicU64::new(0);
-    for number in 0..2_000_u64 {
+    for number in rounds(2_000) {
         let answer = bed.call(CPU1, || {
             inside.fetch_add(u64::from(masked.load(Ordering::Relaxed)), Ordering::Relaxed);
             number + 1
@@ -186,13 +189,15 @@ fn what_a_poll_point_served_is_not_run_again() {
             machine.poll();
         }
     });
-    for number in 1..=2_000 {
+    let mut calls = 0;
+    for _ in rounds(2_000) {
+        calls += 1;
         let count = || RAN.fetch_add(1, Ordering::Relaxed) + 1;
-        assert_eq!(bed.call(CPU1, count).unwrap(), number);
+        assert_eq!(bed.call(CPU1, count).unwrap(), calls);
     }
     stop.store(true, Ordering::Release);
     job.join().unwrap();
-    assert_eq!(RAN.load(Ordering::Relaxed), 2_000);
+    assert_eq!(RAN.load(Ordering::Relaxed), calls);
 }
 
 #[test]
@@ -204,7 +209,7 @@ fn a_cpu_that_sleeps_in_a_read_takes_calls_there_and_the_read_goes_on() {
         reader.read_exact(&mut word).unwrap();
         assert_eq!(&word, b"done");
     });
-    for number in 0..200 {
+    for number in rounds(200) {
         assert_eq!(bed.call(CPU1, || number).unwrap(), number);
     }
     writer.write_all(b"done").unwrap();
@@ -234,7 +239,7 @@ fn errno_is_as_it_was() {
             turn += 1;
         }
     });
-    for _ in 0..2_000 {
+    for _ in rounds(2_000) {
         let fails = || {
             // SAFETY: no memory is handed over; there is no such file.
             unsafe { libc::close(-1) };
@@ -252,7 +257,8 @@ fn cpus_that_call_each_other_without_poll_points_all_finish() {
     let jobs: Vec<_> = (0..4)
         .map(|cpu| {
             bed.on(cpu, move |machine| {
-                for turn in 0..200_u32 {
+                for turn in rounds(200) {
+                    let turn = turn as u32;
                     let target = CpuId::new((cpu + 1 + turn % 3) % 4);
                     assert_eq!(machine.call(target, || turn).unwrap(), turn);
                     machine.post_wait(target, || ()).unwrap();
@@ -295,7 +301,7 @@ fn cpus_come_and_go_while_they_are_interrupted() {
     let theirs = Arc::clone(&stop);
     let job = started(&bed, move |_| spin(&theirs));
     let others = bed.on(0, |machine| {
-        for _ in 0..20 {
+        for _ in rounds(20) {
             machine.cpu_down(CpuId::new(2)).unwrap();
             machine.cpu_up(CpuId::new(2)).unwrap();
         }
@@ -458,4 +464,34 @@ fn without_room_for_signals_calls_wait_for_the_next_poll_point() {
     assert!(RAN.load(Ordering::Acquire));
     stop.store(true, Ordering::Release);
     job.join().unwrap();
+}
+
+#[test]
+fn a_thread_that_attached_is_interrupted_as_well_and_not_after_it_left() {
+    // SAFETY: as `builder`.
+    let machine = unsafe { Machine::builder().count(2).only_attached().preempt() };
+    let bed = Bed::of(machine.reporter(|report| bed::log(report)));
+    let attached = AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
+    let gone = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let busy = scope.spawn(|| {
+            let here = bed.attach(CPU1).unwrap();
+            attached.store(true, Ordering::Release);
+            spin(&stop);
+            here.detach();
+            // A loop that nobody may interrupt any more.
+            spin(&gone);
+        });
+        spin(&attached);
+        for number in rounds(200) {
+            assert_eq!(bed.call(CPU1, || number).unwrap(), number);
+        }
+        bed.call(CPU1, || stop.store(true, Ordering::Release))
+            .unwrap();
+        // Until it has left, it answers.
+        while bed.call(CPU1, || ()).is_ok() {}
+        gone.store(true, Ordering::Release);
+        busy.join().unwrap();
+    });
 }

@@ -218,12 +218,15 @@ impl<const W: usize, const D: usize> Area<W, D> {
         self.tasks.with_mut(|tasks| unsafe { *tasks = detached });
     }
 
-    /// Is a task detached or queued? Only the CPU itself may ask.
+    /// Is a task detached or queued? Only the CPU itself may ask. A called function, which may have
+    /// interrupted [`Self::next_task`] in mid-air, is told of the queue alone.
     #[cfg(not(loom))]
     fn has_tasks(&self) -> bool {
-        // SAFETY: the CPU's own cell.
-        let detached = self.tasks.with(|tasks| unsafe { !(*tasks).is_empty() });
-        detached || !self.queues.sleeping.looks_empty()
+        let detached = || {
+            // SAFETY: the CPU's own cell, in its task context: nobody is changing it.
+            self.tasks.with(|tasks| unsafe { !(*tasks).is_empty() })
+        };
+        !self.queues.sleeping.looks_empty() || (!self.local.in_handler() && detached())
     }
 }
 
