@@ -262,7 +262,7 @@ fn cpus_that_call_each_other_without_poll_points_all_finish() {
                     let target = CpuId::new((cpu + 1 + turn % 3) % 4);
                     assert_eq!(machine.call(target, || turn).unwrap(), turn);
                     machine.post_wait(target, || ()).unwrap();
-                    if turn % 20 == 0 {
+                    if turn.is_multiple_of(20) {
                         assert_eq!(machine.on_each_cpu(|_| ()).unwrap().len(), 4);
                     }
                 }
