@@ -7,6 +7,7 @@ use smpcall::{CpuId, Platform as _, Report};
 
 use crate::affinity::HostCpus;
 use crate::boot_error::BootError;
+use crate::local;
 use crate::machine::{Inner, Machine};
 use crate::platform::{Hosted, Reporter};
 use crate::stall::Limits;
@@ -157,12 +158,17 @@ impl Builder {
         self
     }
 
-    /// Starts the CPUs.
+    /// Starts the CPUs. On a thread that is a CPU of another machine, whose pinning says nothing about the
+    /// process, the CPUs that were allowed to that machine are.
     ///
     /// # Errors
     /// Names what was asked for that cannot be: see [`BootError`]. No thread is left behind.
     pub fn boot(self) -> Result<Machine, BootError> {
-        let allowed = *HostCpus::allowed().map_err(BootError::Affinity)?.mask();
+        let allowed = match local::current() {
+            // A CPU's thread is pinned: its own mask does not say what the process may use.
+            Some((platform, _)) => platform.allowed,
+            None => *HostCpus::allowed().map_err(BootError::Affinity)?.mask(),
+        };
         let (present, host_cpus) = self.cpus.place(&allowed)?;
         let oversubscribed = present.len() > allowed.len();
         let poll_time = if oversubscribed {
@@ -171,6 +177,7 @@ impl Builder {
             self.poll_time
         };
         let platform = Hosted::new(
+            allowed,
             host_cpus,
             oversubscribed,
             self.reporter,

@@ -10,6 +10,7 @@ use std::time::Instant;
 use rustix::thread::futex;
 use smpcall::{CpuId, Distance, Platform, Report, Running, StartError, Tracer};
 
+use crate::CpuMask;
 use crate::boot_error::BootError;
 use crate::fork::Process;
 use crate::life::Home;
@@ -31,6 +32,8 @@ pub struct Hosted {
     pub(crate) inner: OnceLock<Weak<Inner>>,
     /// Busy CPUs are interrupted, if that was asked for.
     pub(crate) preemption: Option<Preemption>,
+    /// The CPUs of the computer that the process could use.
+    pub(crate) allowed: CpuMask,
     /// The computer's CPU that each CPU is pinned to.
     host_cpus: Vec<u32>,
     topology: &'static Topology,
@@ -72,6 +75,7 @@ impl Hosted {
         reason = "what the builder found out about the computer"
     )]
     pub(crate) fn new(
+        allowed: CpuMask,
         host_cpus: Vec<u32>,
         oversubscribed: bool,
         reporter: Option<Reporter>,
@@ -84,6 +88,7 @@ impl Hosted {
         Ok(Self {
             inner: OnceLock::new(),
             preemption: preemption.transpose()?,
+            allowed,
             topology: Topology::of_this_computer(),
             oversubscribed,
             reporter,

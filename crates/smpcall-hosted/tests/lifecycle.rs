@@ -63,6 +63,17 @@ fn more_cpus_than_the_computer_has_share_those_that_are_allowed() {
 }
 
 #[test]
+fn a_machine_that_is_booted_on_a_cpu_of_another_has_the_processs_cpus_not_its_own() {
+    let bed = Bed::new(2);
+    let allowed = *HostCpus::allowed().unwrap().mask();
+    let inner = bed.on(1, |_| {
+        let all = Machine::builder().reporter(|_| ()).boot();
+        all.map(|machine| machine.online_cpus())
+    });
+    assert_eq!(inner.join().unwrap().unwrap(), allowed);
+}
+
+#[test]
 fn two_machines_share_a_process_and_know_their_own_cpus() {
     let (one, other) = (Bed::new(2), Bed::new(3));
     let seen = one.call(CPU1, || (one.current_cpu(), other.current_cpu()));
