@@ -1,13 +1,16 @@
 //! Boot, the idle loop, and the end.
 
+use core::fmt;
 use core::panic::PanicInfo;
 
 use smpcall::{BootParams, CpuMask, Smp};
 use smpcall_metal::{Boot, MAX_CPUS, Metal, WORDS, println, raw};
 
-use smpcall_torture::report::Line;
+use smpcall_torture::Tally;
+use smpcall_torture::report::{BAD_PARAMETER, Line, PREFIX};
 
-use crate::{bench, lab, torture};
+use crate::suite;
+use crate::{bench, fault, hotplug, lab, limits, smoke, sweep, tlb, torture};
 
 /// The core's instance.
 pub(crate) type Kernel = Smp<Metal, WORDS>;
@@ -22,11 +25,7 @@ fn main(boot: &'static Boot) -> ! {
     let capacity = MAX_CPUS as u32;
     let params = match BootParams::parse(boot.cmdline, capacity) {
         Ok(params) => params,
-        Err(bad) => {
-            println!("{bad}");
-            println!("{}", Line::End(false));
-            raw::exit(1);
-        }
+        Err(bad) => refuse(format_args!("{bad}")),
     };
     if let Some(notice) = params.notice() {
         println!("{notice}");
@@ -35,28 +34,64 @@ fn main(boot: &'static Boot) -> ! {
     SMP.init(&present, &present, &params);
     raw::irq_enable();
     SMP.bring_up();
-    let ok = match option(boot.cmdline, "suite") {
-        Some("bench") => bench::run(),
-        None | Some("conformance") => lab::conformance(),
-        Some("torture") => torture::run(boot.cmdline),
-        Some(other) => {
-            println!("smpcall: no such suite: {other}");
-            false
-        }
-    };
+    let ok = run(option("suite").unwrap_or("conformance"));
     println!("{}", Line::End(ok));
     raw::exit(u8::from(!ok));
 }
 
+/// Runs a suite; answers whether it passed.
+fn run(name: &str) -> bool {
+    let none = Tally::default();
+    match name {
+        "bench" => bench::run(),
+        "conformance" => suite::run(tlb::CASES, lab::conformance()),
+        "fault" => suite::run(fault::CASES, none),
+        "hotplug" => suite::run(hotplug::cases(), none),
+        "limits" => suite::run(limits::CASES, none),
+        "smoke" => suite::run(smoke::CASES, none),
+        "sweep" => suite::run(sweep::CASES, none),
+        "tlb" => suite::run(tlb::CASES, none),
+        "torture" => torture::run(raw::info().cmdline),
+        other => refuse(format_args!(
+            "{PREFIX}{BAD_PARAMETER}suite={other}: there is none"
+        )),
+    }
+}
+
 /// The value of the last `name=value` on the command line.
-fn option(cmdline: &'static str, name: &str) -> Option<&'static str> {
-    let values = cmdline
-        .split_ascii_whitespace()
-        .filter_map(|token| token.split_once('='));
+pub(crate) fn option(name: &str) -> Option<&'static str> {
+    let words = raw::info().cmdline.split_ascii_whitespace();
+    let values = words.filter_map(|token| token.split_once('='));
     values
         .filter(|(key, _)| *key == name)
         .map(|(_, value)| value)
         .last()
+}
+
+/// The same, a number; what is none ends the machine, by name.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    let value = option(name)?;
+    match value.parse() {
+        Ok(number) => Some(number),
+        Err(_) => refuse(format_args!(
+            "{PREFIX}{BAD_PARAMETER}{name}={value}: not a number"
+        )),
+    }
+}
+
+/// Ends the machine over a bad parameter.
+fn refuse(why: fmt::Arguments<'_>) -> ! {
+    println!("{why}");
+    println!("{}", Line::End(false));
+    raw::exit(1)
+}
+
+/// Is the word on the command line?
+pub(crate) fn flag(name: &str) -> bool {
+    raw::info()
+        .cmdline
+        .split_ascii_whitespace()
+        .any(|word| word == name)
 }
 
 /// Every other CPU, each time it is started.
@@ -93,7 +128,9 @@ fn ipi() {
 }
 
 /// The timer's interrupt.
-fn timer(_pc: u64) {}
+fn timer(pc: u64) {
+    sweep::on_timer(pc);
+}
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {

@@ -3,9 +3,10 @@
 use core::fmt;
 
 use smpcall_metal::{Metal, WORDS, println};
-use smpcall_torture::Lab;
+use smpcall_torture::report::Line;
+use smpcall_torture::{Lab, Tally};
 
-use crate::kernel::{Kernel, SMP};
+use crate::kernel::{Kernel, SMP, flag};
 
 /// Room for posted closures per target: the core's default.
 pub(crate) const ROOM: usize = 8;
@@ -24,12 +25,21 @@ impl Lab<WORDS, ROOM> for Machine {
         Metal::ipis_sent()
     }
 
+    fn may_be_slow(&self) -> bool {
+        flag("slow")
+    }
+
     fn log(&self, line: fmt::Arguments<'_>) {
         println!("{line}");
     }
 }
 
-/// Runs the conformance cases; answers whether all passed.
-pub(crate) fn conformance() -> bool {
-    smpcall_torture::run_all(&Machine, |_| true, &mut |line| println!("{line}")).ok()
+/// Runs the conformance cases; `slow` on the command line: those too that wait for deadlines.
+pub(crate) fn conformance() -> Tally {
+    smpcall_torture::run_all(&Machine, |_| true, &mut |line| {
+        // The kernel's own cases follow, and the sum after them.
+        if !matches!(line, Line::Tally { .. }) {
+            println!("{line}");
+        }
+    })
 }

@@ -1,17 +1,43 @@
 //! The kernel image: boots, brings its CPUs up, runs a suite, and ends the machine with a code.
 //!
-//! The command line chooses: `suite=conformance|bench|torture`, `seconds=N`, `seed=N`, and the boot
-//! parameters of the core (`nosmp`, `maxcpus=`, `nr_cpus=`). What it prints is the line protocol
-//! of `smpcall_torture::report`, which the host's runner reads.
+//! The command line chooses the suite, and holds the boot parameters of the core (`nosmp`, `maxcpus=`,
+//! `nr_cpus=`). What it prints is the line protocol of `smpcall_torture::report`, which the host's
+//! runner reads.
+//!
+//! | `suite=` | what | more words |
+//! |---|---|---|
+//! | `conformance` | the cases of `smpcall_torture`, then `tlb` | `slow`: those too that wait for deadlines |
+//! | `torture` | random operations and hotplug | `seconds=`, `seed=` |
+//! | `bench` | instructions of each operation, under `-icount` | |
+//! | `hotplug` | a CPU that comes and goes under fire; one that never comes | `cycles=`, `absent=` |
+//! | `limits` | what `nosmp`, `maxcpus=` and `nr_cpus=` left out | |
+//! | `tlb` | stale translations, and a shootdown | |
+//! | `sweep` | a timer at every instruction of the send paths | `sweep=trace` |
+//! | `smoke` | a few calls, for hundreds of CPUs | |
+//! | `fault` | goes wrong, to be noticed | `fault=` |
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
 
 #[cfg(target_os = "none")]
 mod bench;
 #[cfg(target_os = "none")]
+mod fault;
+#[cfg(target_os = "none")]
+mod hotplug;
+#[cfg(target_os = "none")]
 mod kernel;
 #[cfg(target_os = "none")]
 mod lab;
+#[cfg(target_os = "none")]
+mod limits;
+#[cfg(target_os = "none")]
+mod smoke;
+#[cfg(target_os = "none")]
+mod suite;
+#[cfg(target_os = "none")]
+mod sweep;
+#[cfg(target_os = "none")]
+mod tlb;
 #[cfg(target_os = "none")]
 mod torture;
 

@@ -8,11 +8,12 @@
 //! | `trap.S`, `trap.rs` | vectors; the IPI's entry saves what a Rust function may clobber and no more |
 //! | `irq.rs` | `save`, `restore`, `enabled`, `enable`, `relax`, `wait_for_interrupt` |
 //! | `ipi.rs` | `send`, `send_mask`: the barrier before the doorbell, then the doorbell |
-//! | `percpu.rs` | `install`, `current`: the logical id in a register |
+//! | `page.rs` | a second address space with one page more, for shootdowns that can be seen |
+//! | `percpu.rs` | `current`: the logical id, from a register that boot sets |
 //! | `smp.rs` | `start`, `stop_self`, `is_stopped` |
 //! | `time.rs` | `cycles`, `now_ns`, `instructions`, and a one-shot timer interrupt |
 //! | `console.rs` | `write`: bytes to the serial port |
-//! | `exit.rs` | `exit`: ends the virtual machine with a code |
+//! | `exit.rs` | `exit`: ends the virtual machine with a code; `reset`: starts it anew |
 //! | `link.ld` | the image's layout |
 //!
 //! The block of function pointers at the end type-checks the contract, so a port that lacks an
@@ -28,7 +29,7 @@ mod imp;
 #[path = "arch/x86_64.rs"]
 mod imp;
 
-pub(crate) use imp::{MAX_CPUS, NAME, boot, console, exit, ipi, irq, percpu, smp, time};
+pub(crate) use imp::{MAX_CPUS, NAME, boot, console, exit, ipi, irq, page, percpu, smp, time};
 
 /// The contract, checked by the compiler.
 const _: () = {
@@ -44,6 +45,14 @@ const _: () = {
     let _: fn(u32) = ipi::send;
     let _: fn(&[u64]) = ipi::send_mask;
     let _: fn() -> u32 = percpu::current;
+    // page: `map` changes the entry and drops no translation, `flush` drops this CPU's own. Where
+    // `BREAK_FIRST`, a frame is replaced by `None`, a shootdown, and then the other frame.
+    let _: (usize, bool) = (page::ADDRESS, page::BREAK_FIRST);
+    let _: fn() = page::build;
+    let _: fn(Option<usize>) = page::map;
+    let _: fn() = page::enter;
+    let _: fn() = page::leave;
+    let _: fn() = page::flush;
     // smp: `start` returns once the request is accepted or refused; the caller waits for the CPU.
     let _: fn(u32) -> Result<(), crate::StartError> = smp::start;
     let _: fn() -> ! = smp::stop_self;
@@ -54,5 +63,6 @@ const _: () = {
     let _: fn(u64) = time::interrupt_after;
     let _: fn(&[u8]) = console::write;
     let _: fn(u8) -> ! = exit::exit;
+    let _: fn() -> ! = exit::reset;
     let _: fn() -> &'static crate::Boot = boot::info;
 };

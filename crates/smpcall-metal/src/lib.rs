@@ -6,6 +6,7 @@
 #![cfg(target_os = "none")]
 
 mod arch;
+mod cmdline;
 #[cfg(not(target_arch = "x86_64"))]
 #[expect(
     dead_code,

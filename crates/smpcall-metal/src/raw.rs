@@ -3,6 +3,8 @@
 //!
 //! Each is the architecture's own function under one more name, inlined away.
 
+use core::sync::atomic::AtomicU64;
+
 use crate::{Boot, StartError, arch};
 
 /// The architecture's name: `x86_64`, `aarch64` or `riscv64`.
@@ -116,4 +118,53 @@ pub fn console_write(bytes: &[u8]) {
 /// Ends the virtual machine.
 pub fn exit(code: u8) -> ! {
     arch::exit::exit(code)
+}
+
+/// Resets the machine; on x86_64 by a triple fault.
+pub fn reset() -> ! {
+    arch::exit::reset()
+}
+
+/// A page frame of the image.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub struct Frame(pub [AtomicU64; 512]);
+
+/// Must a page be unmapped everywhere before it is mapped to another frame?
+pub const BREAK_FIRST: bool = arch::page::BREAK_FIRST;
+
+/// Makes a second address space: the first and one page. Once, on one CPU.
+pub fn page_build() {
+    arch::page::build();
+}
+
+/// Maps that page, read-only, to `frame` or to nothing. CPUs that have used it may use what it was
+/// until each of them runs [`page_flush`].
+pub fn page_map(frame: Option<&'static Frame>) {
+    arch::page::map(frame.map(|frame| core::ptr::from_ref(frame).addr()));
+}
+
+/// This CPU changes to the second address space, with an empty TLB.
+pub fn page_enter() {
+    arch::page::enter();
+}
+
+/// This CPU changes back to the first.
+pub fn page_leave() {
+    arch::page::leave();
+}
+
+/// This CPU forgets its translation of the page.
+#[inline]
+pub fn page_flush() {
+    arch::page::flush();
+}
+
+/// The first word of the page; a reported fault if it is not mapped here.
+#[inline(never)]
+pub fn page_read() -> u64 {
+    let page = core::ptr::without_provenance::<u64>(arch::page::ADDRESS);
+    // SAFETY: 1. Mapped, it is the first word of a `Frame` that lives for ever and changes by
+    // atomics only. 2. Not mapped, the trap ends the machine.
+    unsafe { page.read_volatile() }
 }

@@ -13,6 +13,8 @@ pub(crate) mod exit;
 pub(crate) mod ipi;
 #[path = "aarch64/irq.rs"]
 pub(crate) mod irq;
+#[path = "aarch64/page.rs"]
+pub(crate) mod page;
 #[path = "aarch64/percpu.rs"]
 pub(crate) mod percpu;
 #[path = "aarch64/smp.rs"]

@@ -5,7 +5,8 @@
 //! Where the machine has an ACLINT SSWI device, [`ipi`] rings that instead: one store, no firmware.
 //!
 //! Conventions of this port:
-//! - `tp` holds the logical CPU id, always; `sscratch` is not used;
+//! - `tp` holds the logical CPU id, always; `gp` is the trap entry's scratch, and an image must not be
+//!   linked with `--relax-gp`; `sscratch` is not used;
 //! - `sie` has SSIE set for good, and STIE exactly while a one-shot timer is armed;
 //! - `sstatus.FS` and `.VS` are Off: a floating-point or vector instruction is a reported fault, for
 //!   the interrupt entry does not save those registers;
@@ -21,6 +22,8 @@ pub(crate) mod exit;
 pub(crate) mod ipi;
 #[path = "riscv64/irq.rs"]
 pub(crate) mod irq;
+#[path = "riscv64/page.rs"]
+pub(crate) mod page;
 #[path = "riscv64/percpu.rs"]
 pub(crate) mod percpu;
 #[path = "riscv64/smp.rs"]

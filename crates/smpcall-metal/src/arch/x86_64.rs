@@ -28,6 +28,8 @@ pub(crate) mod exit;
 pub(crate) mod ipi;
 #[path = "x86_64/irq.rs"]
 pub(crate) mod irq;
+#[path = "x86_64/page.rs"]
+pub(crate) mod page;
 #[path = "x86_64/percpu.rs"]
 pub(crate) mod percpu;
 #[path = "x86_64/smp.rs"]

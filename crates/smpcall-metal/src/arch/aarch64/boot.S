@@ -39,8 +39,11 @@ _start:
     b.hs    2f
     stp     xzr, xzr, [x1], #16
     b       1b
-2:  mov     x0, xzr                 // logical id 0
-    bl      set_stack
+2:  msr     tpidr_el1, xzr          // logical id 0, so that a fault can name the CPU
+    adrp    x1, smpcall_stacks      // the window on the stacks is not mapped yet: main sees to it
+    add     x1, x1, #{stack_size}
+    mov     sp, x1
+    mov     x29, xzr
     mov     x0, x20
     bl      {main}
     b       unsupported             // not reached: it does not return
@@ -51,23 +54,23 @@ smpcall_secondary_start:
     mov     x20, x0
     bl      enter_el1
     bl      enable_mmu
-    mov     x0, x20
-    bl      set_stack
+    msr     tpidr_el1, x20          // so that a fault can name the CPU
+    add     x0, x20, #1             // the top of its stack, in the window
+    mov     x1, #{slot}
+    ldr     x2, ={window}
+    madd    x1, x0, x1, x2
+    mov     sp, x1
+    mov     x29, xzr
     mov     x0, x20
     bl      {secondary}
     b       unsupported             // not reached
 
-// x0: logical id. Sets sp to the top of its stack, and TPIDR_EL1, so that a fault can name the CPU.
-set_stack:
-    msr     tpidr_el1, x0
-    add     x0, x0, #1
-    adrp    x1, smpcall_stacks
-    add     x1, x1, :lo12:smpcall_stacks
-    mov     x2, #{stack_size}
-    madd    x1, x0, x2, x1
-    mov     sp, x1
+// The boot CPU: x0 is added to sp, which then means the same memory through the window; on to x1.
+    .global smpcall_move_stack
+smpcall_move_stack:
+    add     sp, sp, x0
     mov     x29, xzr
-    ret
+    br      x1
 
 // Returns to x30 at EL1, from EL1 or EL2. Uses x9 and x10.
 enter_el1:
@@ -162,6 +165,7 @@ unsupported:
     .ltorg
 
     .section .bss.stacks, "aw", @nobits
-    .balign 16
+    .balign 4096
+    .global smpcall_stacks
 smpcall_stacks:
     .space  {stack_size} * {max_cpus}

@@ -5,7 +5,12 @@
 //! names. Normal memory is inner-shareable write-back on every CPU, without which the exclusive
 //! accesses of atomics are not defined between CPUs. All CPUs share the table.
 //!
-//! The device tree stays where the loader put it, and the command line is a slice of it.
+//! The stacks are mapped a second time, by pages, in a window near the end of the table: there, a page
+//! below each is not mapped, so that an overflow is a fault and not a neighbour's riddle. In place this
+//! could not be done: a block that is in use must not be replaced by a table (Arm ARM, D8.16.1).
+//!
+//! The device tree stays where the loader put it, and the command line is a slice of it. `absent=N`
+//! on it adds a CPU with MPIDR N, which need not exist, to test a start that fails.
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
@@ -17,10 +22,18 @@ use aarch64_cpu::registers::{MPIDR_EL1, Readable as _};
 
 use super::{console, exit, ipi, percpu, smp, time, trap};
 use crate::fdt::{self, Tree};
-use crate::{Boot, MAX_CPUS};
+use crate::{Boot, MAX_CPUS, cmdline};
 
-/// Each CPU's stack. Nothing guards its end.
+/// Each CPU's stack.
 const STACK_SIZE: usize = 16 * 1024;
+const PAGE: usize = 4096;
+/// A stack and the guard below it, in the window.
+const SLOT: usize = PAGE + STACK_SIZE;
+/// Where the window on the stacks begins. The gigabyte above it is for `page.rs`.
+const WINDOW: usize = WINDOW_GIGABYTE << 30;
+const WINDOW_GIGABYTE: usize = 510;
+/// How many tables of pages the window takes, of 2 MiB each.
+const WINDOW_TABLES: usize = (SLOT * MAX_CPUS).div_ceil(512 * PAGE);
 /// QEMU's virt and the image agree on this; link.ld adds `TEXT_OFFSET` to it.
 const RAM_BASE: u64 = 0x4000_0000;
 const TEXT_OFFSET: u64 = 0x20_0000;
@@ -41,6 +54,12 @@ const CPACR: u64 = if cfg!(target_feature = "neon") {
     0
 };
 
+/// What `x0` was at entry, while the stack moves.
+// ORDERING: Relaxed - one CPU.
+static DEVICE_TREE: AtomicU64 = AtomicU64::new(0);
+/// A page of a stack: as a block of normal memory, and not executable.
+const PAGE_ATTRIBUTES: u64 = Memory::Normal as u64 | TABLE_OR_PAGE | 1 << 53;
+
 /// What lies at an address.
 #[derive(Debug, Clone, Copy)]
 #[repr(u64)]
@@ -54,6 +73,13 @@ pub(super) enum Memory {
 #[repr(C, align(4096))]
 struct PageTable([AtomicU64; 512]);
 
+/// The levels below the window's entry: one table of tables, and those.
+static WINDOW_MIDDLE: PageTable = PageTable([const { AtomicU64::new(0) }; 512]);
+static WINDOW_PAGES: [PageTable; WINDOW_TABLES] =
+    [const { PageTable([const { AtomicU64::new(0) }; 512]) }; WINDOW_TABLES];
+/// A descriptor of a table, or of a page: bits 1 and 0.
+const TABLE_OR_PAGE: u64 = 0b11;
+
 static PAGE_TABLE: PageTable = {
     let mut table = [const { AtomicU64::new(0) }; 512];
     table[0] = AtomicU64::new(Memory::Device as u64);
@@ -65,6 +91,8 @@ global_asm!(
     include_str!("boot.S"),
     text_offset = const TEXT_OFFSET,
     stack_size = const STACK_SIZE,
+    slot = const SLOT,
+    window = const WINDOW,
     max_cpus = const MAX_CPUS,
     mair = const MAIR,
     tcr = const TCR,
@@ -74,6 +102,13 @@ global_asm!(
     main = sym boot_main,
     secondary = sym smp::secondary_main,
 );
+
+unsafe extern "C" {
+    /// `boot.S`: the stacks, one after the other.
+    safe static smpcall_stacks: u8;
+    /// `boot.S`: adds to the stack pointer, and goes on with a function that does not return.
+    fn smpcall_move_stack(offset: usize, then: extern "C" fn() -> !) -> !;
+}
 
 /// What the boot CPU writes before any other CPU runs, and everyone reads afterwards.
 struct BootOnly<T>(UnsafeCell<T>);
@@ -100,9 +135,9 @@ pub(super) fn map(base: u64, size: u64, memory: Memory) {
     for gigabyte in (base >> 30)..=last {
         let Some(entry) = usize::try_from(gigabyte)
             .ok()
-            .and_then(|i| PAGE_TABLE.0.get(i))
+            .and_then(|i| PAGE_TABLE.0[..WINDOW_GIGABYTE].get(i))
         else {
-            fail("a device or the device tree lies above 512 GiB");
+            fail("a device or the device tree lies above 510 GiB");
         };
         // ORDERING: Relaxed - the barriers below order the entry before its use by the walker.
         if entry.load(Ordering::Relaxed) == 0 {
@@ -114,10 +149,52 @@ pub(super) fn map(base: u64, size: u64, memory: Memory) {
     barrier::isb(barrier::SY);
 }
 
+/// Maps the stacks in their window, but for the guards.
+fn map_stacks() {
+    let memory = (&raw const smpcall_stacks).addr();
+    let pages = WINDOW_PAGES.iter().flat_map(|table| &table.0);
+    for (index, entry) in pages.take(MAX_CPUS * SLOT / PAGE).enumerate() {
+        let (slot, offset) = (index * PAGE / SLOT, index * PAGE % SLOT);
+        if offset != 0 {
+            let page = memory + slot * STACK_SIZE + offset - PAGE;
+            // ORDERING: Relaxed - here and below: nobody walks here before the last store, and the
+            // barriers at the end order all of them before that.
+            entry.store(page as u64 | PAGE_ATTRIBUTES, Ordering::Relaxed);
+        }
+    }
+    let point = |entry: &AtomicU64, to: &PageTable| {
+        let to = core::ptr::from_ref(to).addr() as u64;
+        entry.store(to | TABLE_OR_PAGE, Ordering::Relaxed);
+    };
+    for (entry, table) in WINDOW_MIDDLE.0.iter().zip(&WINDOW_PAGES) {
+        point(entry, table);
+    }
+    barrier::dsb(barrier::ISHST);
+    point(&PAGE_TABLE.0[WINDOW_GIGABYTE], &WINDOW_MIDDLE);
+    barrier::dsb(barrier::ISHST);
+    barrier::isb(barrier::SY);
+}
+
+/// Whether `address` is in the page below a stack.
+pub(super) fn is_stack_guard(address: usize) -> bool {
+    let offset = address.wrapping_sub(WINDOW);
+    offset < SLOT * MAX_CPUS && offset % SLOT < PAGE
+}
+
 /// The boot CPU, on its stack, at EL1 with the MMU on. `x0` is the device tree, if not 0.
 extern "C" fn boot_main(x0: u64) -> ! {
     percpu::install(0);
     trap::install(trap::Controller::Registers);
+    map_stacks();
+    DEVICE_TREE.store(x0, Ordering::Relaxed);
+    let offset = WINDOW + PAGE - (&raw const smpcall_stacks).addr();
+    // SAFETY: the window shows this stack's memory at that offset, and both stay mapped alike.
+    unsafe { smpcall_move_stack(offset, boot_guarded) }
+}
+
+/// The boot CPU, on its stack's mapping with a guard.
+extern "C" fn boot_guarded() -> ! {
+    let x0 = DEVICE_TREE.load(Ordering::Relaxed);
     let Some(tree) = tree_at(x0).or_else(|| tree_at(RAM_BASE)) else {
         fail("no device tree, neither at x0 nor at the start of RAM");
     };
@@ -154,10 +231,13 @@ fn read_tree(tree: Tree<'static>) -> &'static Boot {
     let ids = unsafe { &mut *HW_IDS.0.get() };
     let own = MPIDR_EL1.get() & AFFINITY;
     ids[0] = own;
-    let others = tree.cpus().filter(|cpu| cpu.enabled && cpu.reg != own);
+    let cpus = tree.cpus().filter(|cpu| cpu.enabled && cpu.reg != own);
+    let others = cpus
+        .map(|cpu| cpu.reg)
+        .chain(cmdline::absent(tree.bootargs()));
     let mut count = 1;
-    for (id, cpu) in ids[1..].iter_mut().zip(others) {
-        *id = cpu.reg;
+    for (id, other) in ids[1..].iter_mut().zip(others) {
+        *id = other;
         count += 1;
     }
     let ids: &'static [u64] = ids;

@@ -7,7 +7,7 @@
 use core::fmt::Write as _;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::{console, irq, smp};
+use super::{boot, console, irq, smp};
 
 /// The code of an exit under way, plus one; 0 while there is none.
 static EXITING: AtomicU32 = AtomicU32::new(0);
@@ -44,4 +44,11 @@ pub(super) fn power_off() -> ! {
     loop {
         irq::wait_for_interrupt();
     }
+}
+
+/// Resets the machine, through PSCI.
+pub(crate) fn reset() -> ! {
+    irq::save();
+    smp::system_reset();
+    boot::fail("the firmware refused SYSTEM_RESET")
 }

@@ -47,10 +47,9 @@ pub(super) fn init(tree: Tree<'_>) {
 /// Starts logical CPU `cpu`, which is off. It arrives in `__smpcall_secondary` some time later.
 pub(crate) fn start(cpu: u32) -> Result<(), StartError> {
     let id = hw_id(cpu).ok_or(StartError::NoSuchCpu)?;
-    if !ipi::has_interface(cpu) {
-        // It would come up deaf. The firmware's refusal says more, if it refuses the id as well.
-        let known = psci!(affinity_info(id, LowestAffinityLevel::All));
-        return Err(known.map_or_else(refused, |_| StartError::NoSuchCpu));
+    if !ipi::has_interface(cpu) && psci!(affinity_info(id, LowestAffinityLevel::All)).is_ok() {
+        // It would come up deaf. One that the firmware does not know either is refused below.
+        return Err(StartError::NoSuchCpu);
     }
     let entry = (&raw const smpcall_secondary_start).addr() as u64;
     // Everything that this CPU has written is visible to the new one: its first instructions run
@@ -93,6 +92,11 @@ pub(crate) fn is_stopped(cpu: u32) -> bool {
 /// Ends the machine without a code.
 pub(super) fn system_off() {
     let _: Result<(), Error> = psci!(system_off());
+}
+
+/// Starts the machine anew.
+pub(super) fn system_reset() {
+    let _: Result<(), Error> = psci!(system_reset());
 }
 
 fn hw_id(cpu: u32) -> Option<u64> {

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use aarch64_cpu::asm::barrier;
 use aarch64_cpu::registers::{MPIDR_EL1, Readable as _, VBAR_EL1, Writeable as _};
 
-use super::{console, exit, ipi, percpu, time};
+use super::{boot, console, exit, ipi, percpu, time};
 
 global_asm!(
     include_str!("trap.S"),
@@ -79,9 +79,14 @@ extern "C" fn on_fault(vector: u64, esr: u64, pc: u64, address: u64, sp: u64) ->
     let _ = writeln!(
         console::Writer,
         "smpcall: fault on CPU {cpu} (MPIDR {mpidr:#x}): {kind}, {class}\n\
-         smpcall:   esr {esr:#x} pc {pc:#x} address {address:#x} sp {sp:#x}",
+         smpcall:   esr {esr:#x} pc {pc:#x} address {address:#x}{stack} sp {sp:#x}",
         kind = kind(vector),
         class = class(esr),
+        stack = if boot::is_stack_guard(address as usize) {
+            " (the stack is used up)"
+        } else {
+            ""
+        },
     );
     exit::exit(1)
 }

@@ -3,8 +3,10 @@
 //!
 //! OpenSBI picks the boot hart by lottery, so logical ids differ from hart ids: the boot hart is
 //! logical 0, the others follow by increasing hart id. Everything in [`INFO`] is written here, on the
-//! boot hart, before any other hart is started, and only read afterwards.
+//! boot hart, before any other hart is started, and only read afterwards. `absent=N` on the command
+//! line adds a CPU with hart id N, which need not exist, to test a start that fails.
 
+use crate::cmdline::absent;
 use crate::fdt::{self, Tree};
 use crate::{Boot, MAX_CPUS};
 use core::arch::global_asm;
@@ -190,14 +192,18 @@ fn collect(boot_hart: u64, tree: Tree<'static>) {
     let info = unsafe { &mut *INFO.0.get() };
     info.hw_ids[0] = boot_hart;
     let mut count = 1;
-    let others = tree
+    let cpus = tree
         .cpus()
         .filter(|cpu| cpu.enabled && cpu.reg != boot_hart);
-    for (slot, cpu) in info.hw_ids[1..].iter_mut().zip(others) {
+    for (slot, cpu) in info.hw_ids[1..].iter_mut().zip(cpus) {
         *slot = cpu.reg;
         count += 1;
     }
     info.hw_ids[1..count].sort_unstable();
+    if let (Some(hart), Some(slot)) = (absent(tree.bootargs()), info.hw_ids.get_mut(count)) {
+        *slot = hart;
+        count += 1;
+    }
     info.boot = Boot {
         cmdline: tree.bootargs(),
         hw_ids: &info.hw_ids[..count],

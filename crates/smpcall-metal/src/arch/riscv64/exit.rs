@@ -43,3 +43,10 @@ fn power_off(code: u8) -> ! {
         riscv::asm::wfi();
     }
 }
+
+/// Resets the machine, through the SBI.
+pub(crate) fn reset() -> ! {
+    irq::save();
+    let refusal = sbi_rt::system_reset(sbi_rt::ColdReboot, sbi_rt::NoReason);
+    panic!("the firmware refused a reset: {refusal:?}")
+}

@@ -15,6 +15,7 @@ use x86_64::instructions::port::Port;
 use super::ipi::Mode;
 use super::madt::{self, Root};
 use super::{BootCell, console, exit, ipi, percpu, smp, time, trap};
+use crate::cmdline::last_value;
 use crate::{Boot, MAX_CPUS};
 
 /// Where secondaries start: below 1 MiB, on a page boundary, in memory that no firmware data needed
@@ -244,12 +245,6 @@ fn physical(address: u64, len: usize) -> Option<&'static [u8]> {
     // SAFETY: 1. Memory below 4 GiB is mapped one to one; where there is none, reads give ones.
     //         2. The callers ask for the loader's and the firmware's tables, which stay as they are.
     Some(unsafe { core::slice::from_raw_parts(address as usize as *const u8, len) })
-}
-
-/// The value of the last `name=value` word.
-fn last_value<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
-    let mut words = cmdline.split_ascii_whitespace().rev();
-    words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// Ends the machine over a bad parameter.
