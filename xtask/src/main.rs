@@ -7,6 +7,7 @@ mod cc;
 mod examples;
 mod image;
 mod install;
+mod lanes;
 mod links;
 mod mutants;
 mod protocol;
@@ -91,6 +92,12 @@ enum Task {
         #[arg(long, value_name = "DIR")]
         prefix: PathBuf,
     },
+    /// Boots each machine with as many CPUs as it takes, which lasts minutes
+    Maxima {
+        /// Only this architecture
+        #[arg(long)]
+        arch: Option<Arch>,
+    },
     /// Boots the kernel in QEMU and runs a suite there
     Qemu(qemu::Options),
 }
@@ -145,6 +152,16 @@ fn run(task: Task) -> Result<ExitCode> {
             for file in install::capi(&prefix)? {
                 println!("{}", file.display());
             }
+        }
+        Task::Maxima { arch } => {
+            let mut counts = test::Counts::default();
+            for arch in Arch::ALL
+                .into_iter()
+                .filter(|&one| arch.is_none_or(|arch| arch == one))
+            {
+                counts.add(lanes::maxima(arch)?);
+            }
+            return Ok(test::finish(counts));
         }
         Task::Qemu(options) => return qemu::run(&options),
     }

@@ -35,6 +35,18 @@ pub(crate) enum Suite {
     Torture,
     /// The C library's cases, in a kernel that is in C
     Capi,
+    /// A CPU that leaves and comes back a thousand times under fire
+    Hotplug,
+    /// Stale translations, and a shootdown
+    Tlb,
+    /// A timer's interrupt at each instruction of the send paths
+    Sweep,
+    /// What nosmp, maxcpus= and nr_cpus= left out
+    Limits,
+    /// A few calls of each kind, for hundreds of CPUs
+    Smoke,
+    /// A machine that goes wrong: --append fault=hang and others
+    Fault,
 }
 
 impl Suite {
@@ -45,6 +57,12 @@ impl Suite {
             Suite::Bench => "bench",
             Suite::Torture => "torture",
             Suite::Capi => "capi",
+            Suite::Hotplug => "hotplug",
+            Suite::Tlb => "tlb",
+            Suite::Sweep => "sweep",
+            Suite::Limits => "limits",
+            Suite::Smoke => "smoke",
+            Suite::Fault => "fault",
         }
     }
 
@@ -195,6 +213,10 @@ pub(crate) struct Outcome {
     pub report: Report,
     /// Everything that is wrong; empty if the run passed.
     pub faults: Vec<String>,
+    /// What the guest said.
+    pub lines: Vec<String>,
+    /// Where the CPUs were, if the machine had to be stopped.
+    pub places: Vec<String>,
 }
 
 /// Builds the image, boots it, and watches it to its end.
@@ -212,8 +234,10 @@ pub(crate) fn boot(options: &Options) -> Result<Outcome> {
     let arguments = machine::arguments(options, &kernel, &socket);
     let mut guest = Guest::start(&program, &arguments, &socket)?;
     let mut report = Report::default();
+    let mut lines = Vec::new();
     let end = guest.watch(options.limits(), |line| {
         let kind = report.line(line);
+        lines.push(line.to_owned());
         if options.json && kind == Kind::Talk {
             eprintln!("{line}");
         } else {
@@ -222,7 +246,8 @@ pub(crate) fn boot(options: &Options) -> Result<Outcome> {
         report.end.is_some()
     })?;
     drop(guest);
-    let mut faults = judge_end(options, &end, &kernel)?;
+    let places = places(options, &end, &kernel)?;
+    let mut faults = judge_end(options, &end);
     faults.extend(report.faults());
     let kernel_of_ours = options.kernel.is_none() && options.example.is_none();
     if kernel_of_ours && options.suite.has_cases() && report.passed + report.failed == 0 {
@@ -238,32 +263,46 @@ pub(crate) fn boot(options: &Options) -> Result<Outcome> {
             options.smp
         );
     }
-    Ok(Outcome { report, faults })
+    Ok(Outcome {
+        report,
+        faults,
+        lines,
+        places,
+    })
 }
 
-/// What is wrong with the way in which the guest ended; tells where its CPUs were.
-fn judge_end(options: &Options, end: &End, kernel: &Path) -> Result<Vec<String>> {
-    Ok(match end {
+/// What is wrong with the way in which the guest ended.
+fn judge_end(options: &Options, end: &End) -> Vec<String> {
+    match end {
         End::Exit(status) => match machine::guest_exit_code(options.arch, *status) {
             Some(0) => Vec::new(),
             Some(code) => vec![format!("the guest's exit code is {code}")],
             None => vec![format!("QEMU ended with {status}, not by the guest's wish")],
         },
-        End::Stuck { why, registers } => {
-            if let Some(registers) = registers {
-                let file = crate::apt::tools_dir().with_file_name("qemu-registers.txt");
-                std::fs::write(&file, registers)?;
-                eprintln!(
-                    "xtask: what every CPU was doing (registers: {}):",
-                    file.display()
-                );
-                for line in dump::describe(options.arch, registers, kernel) {
-                    eprintln!("xtask:   {line}");
-                }
-            }
-            vec![why.clone()]
-        }
-    })
+        End::Stuck { why, .. } => vec![why.clone()],
+    }
+}
+
+/// Tells where the CPUs of a machine were that had to be stopped; all registers go to a file.
+fn places(options: &Options, end: &End, kernel: &Path) -> Result<Vec<String>> {
+    let End::Stuck {
+        registers: Some(registers),
+        ..
+    } = end
+    else {
+        return Ok(Vec::new());
+    };
+    let file = crate::apt::tools_dir().with_file_name("qemu-registers.txt");
+    std::fs::write(&file, registers)?;
+    eprintln!(
+        "xtask: what every CPU was doing (registers: {}):",
+        file.display()
+    );
+    let places = dump::describe(options.arch, registers, kernel);
+    for line in &places {
+        eprintln!("xtask:   {line}");
+    }
+    Ok(places)
 }
 
 /// A path for the monitor's socket, short enough for one.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
 use crate::image::{self, Image};
-use crate::{api, cc, examples, install, links, protocol, qemu, sanitize, tidy};
+use crate::{api, cc, examples, install, lanes, links, protocol, qemu, sanitize, tidy};
 
 /// How many checks passed and failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,8 @@ enum Run {
     BootsC(Arch, u32),
     /// The kernel boots with four CPUs and stands the torture for a few seconds.
     Tortures(Arch),
+    /// Several boots, and what is expected of each.
+    Lanes(fn(Arch) -> Result<Counts>, Arch),
 }
 
 /// All checks: add one by adding a line.
@@ -93,15 +95,36 @@ const STEPS: &[(&str, Run)] = &[
     ("boot-x86_64-1", Run::Boots(X86_64, 1)),
     ("boot-x86_64-2", Run::Boots(X86_64, 2)),
     ("boot-x86_64-4", Run::Boots(X86_64, 4)),
+    ("boot-x86_64-8", Run::Boots(X86_64, 8)),
     ("boot-aarch64-1", Run::Boots(Aarch64, 1)),
     ("boot-aarch64-2", Run::Boots(Aarch64, 2)),
     ("boot-aarch64-4", Run::Boots(Aarch64, 4)),
+    ("boot-aarch64-8", Run::Boots(Aarch64, 8)),
     ("boot-riscv64-1", Run::Boots(Riscv64, 1)),
     ("boot-riscv64-2", Run::Boots(Riscv64, 2)),
     ("boot-riscv64-4", Run::Boots(Riscv64, 4)),
     ("capi-x86_64-4", Run::BootsC(X86_64, 4)),
     ("capi-aarch64-4", Run::BootsC(Aarch64, 4)),
     ("capi-riscv64-4", Run::BootsC(Riscv64, 4)),
+    ("boot-riscv64-8", Run::Boots(Riscv64, 8)),
+    ("single-x86_64", Run::Lanes(lanes::single, X86_64)),
+    ("single-aarch64", Run::Lanes(lanes::single, Aarch64)),
+    ("single-riscv64", Run::Lanes(lanes::single, Riscv64)),
+    ("limits-x86_64", Run::Lanes(lanes::limits, X86_64)),
+    ("limits-aarch64", Run::Lanes(lanes::limits, Aarch64)),
+    ("limits-riscv64", Run::Lanes(lanes::limits, Riscv64)),
+    ("absent-x86_64", Run::Lanes(lanes::absent, X86_64)),
+    ("absent-aarch64", Run::Lanes(lanes::absent, Aarch64)),
+    ("absent-riscv64", Run::Lanes(lanes::absent, Riscv64)),
+    ("hotplug-x86_64", Run::Lanes(lanes::hotplug, X86_64)),
+    ("hotplug-aarch64", Run::Lanes(lanes::hotplug, Aarch64)),
+    ("hotplug-riscv64", Run::Lanes(lanes::hotplug, Riscv64)),
+    ("fault-x86_64", Run::Lanes(lanes::fault, X86_64)),
+    ("fault-aarch64", Run::Lanes(lanes::fault, Aarch64)),
+    ("fault-riscv64", Run::Lanes(lanes::fault, Riscv64)),
+    ("minimal-x86_64", Run::Lanes(lanes::minimal, X86_64)),
+    ("minimal-aarch64", Run::Lanes(lanes::minimal, Aarch64)),
+    ("minimal-riscv64", Run::Lanes(lanes::minimal, Riscv64)),
     ("torture-x86_64-4", Run::Tortures(X86_64)),
     ("torture-aarch64-4", Run::Tortures(Aarch64)),
     ("torture-riscv64-4", Run::Tortures(Riscv64)),
@@ -176,6 +199,7 @@ fn perform(step: Run) -> Result<Counts> {
             println!("{}", image::build(arch, Image::Kernel)?.display());
             Ok(true.into())
         }
+        Run::Lanes(lanes, arch) => lanes(arch),
         Run::Tortures(arch) => {
             let outcome = qemu::boot(&qemu::Options::torture(arch, 4, 5))?;
             Ok(outcome.faults.is_empty().into())

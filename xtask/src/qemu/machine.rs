@@ -7,6 +7,11 @@ use crate::arch::Arch;
 
 /// Above this many CPUs, APIC ids need more than the eight bits of xAPIC.
 const XAPIC_CPUS: u32 = 255;
+/// Above this many harts with debug triggers, OpenSBI 1.5 has too little memory to start.
+const DEBUG_TRIGGER_HARTS: u32 = 38;
+/// Above this many harts, which all compete for the firmware's locks, those of riscv64 take turns on
+/// one host thread: with a thread each, bring-up takes minutes.
+const PARALLEL_HARTS: u32 = 32;
 
 /// The largest `--smp` of the machine that the options describe.
 pub(crate) fn max_cpus(options: &Options) -> u32 {
@@ -95,13 +100,15 @@ fn default_cpu(options: &Options) -> &'static str {
     match options.arch {
         Arch::X86_64 if options.smp > XAPIC_CPUS => "max,+x2apic",
         Arch::X86_64 | Arch::Aarch64 => "max",
+        Arch::Riscv64 if options.smp > DEBUG_TRIGGER_HARTS => "rv64,debug=false",
         Arch::Riscv64 => "rv64",
     }
 }
 
 /// Translation: one host thread per CPU, or all CPUs in turn on one.
 fn accelerator(options: &Options) -> String {
-    let single = options.icount || options.single_threaded;
+    let crowded = options.arch == Arch::Riscv64 && options.smp > PARALLEL_HARTS;
+    let single = options.icount || options.single_threaded || crowded;
     let step = if options.one_insn_per_tb {
         ",one-insn-per-tb=on"
     } else {
