@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use addr2line::Loader;
+use object::{Object, ObjectSymbol, SymbolKind};
 
 use crate::arch::Arch;
 
@@ -19,9 +20,35 @@ struct Place {
     halted: bool,
 }
 
+/// What the image knows of its addresses.
+struct Symbols {
+    lines: Loader,
+    /// Functions by address. Not the loader's symbols: on riscv64, labels inside of functions are
+    /// symbols as well, and nearer.
+    functions: BTreeMap<u64, String>,
+}
+
+impl Symbols {
+    /// `None` if the file is no ELF file.
+    fn read(kernel: &Path) -> Option<Symbols> {
+        let bytes = std::fs::read(kernel).ok()?;
+        let file = object::File::parse(&*bytes).ok()?;
+        let symbols = file.symbols();
+        let functions = symbols.filter(|symbol| symbol.kind() == SymbolKind::Text);
+        let functions = functions.filter_map(|symbol| {
+            let name = symbol.name().ok().filter(|name| !name.starts_with(".L"))?;
+            Some((symbol.address(), name.to_owned()))
+        });
+        Some(Symbols {
+            functions: functions.collect(),
+            lines: Loader::new(kernel).ok()?,
+        })
+    }
+}
+
 /// Describes `info registers -a`, one line for each place that CPUs are at.
 pub(crate) fn describe(arch: Arch, registers: &str, kernel: &Path) -> Vec<String> {
-    let symbols = Loader::new(kernel).ok();
+    let symbols = Symbols::read(kernel);
     let mut places: BTreeMap<Place, Vec<u32>> = BTreeMap::new();
     for (cpu, place) in parse(arch, registers) {
         places.entry(place).or_default().push(cpu);
@@ -86,16 +113,14 @@ fn hexadecimal_after(text: &str, name: &str) -> Option<u64> {
 }
 
 /// The address, and the function and source line there if the image knows them.
-fn name(symbols: Option<&Loader>, address: u64) -> String {
+fn name(symbols: Option<&Symbols>, address: u64) -> String {
     let mut text = format!("{address:#x}");
     let Some(symbols) = symbols else { return text };
-    if let Some(symbol) = symbols.find_symbol(address) {
-        text.push_str(&format!(
-            " in {}",
-            addr2line::demangle_auto(symbol.into(), None)
-        ));
+    if let Some((_, function)) = symbols.functions.range(..=address).next_back() {
+        let function = addr2line::demangle_auto(function.into(), None);
+        text.push_str(&format!(" in {function}"));
     }
-    if let Ok(Some(location)) = symbols.find_location(address) {
+    if let Ok(Some(location)) = symbols.lines.find_location(address) {
         let file = location.file.unwrap_or("?");
         text.push_str(&format!(" at {file}:{}", location.line.unwrap_or(0)));
     }
