@@ -240,15 +240,22 @@ fn fine(path: fn()) -> Result<u32, Failure> {
 fn coarse(path: fn()) -> Result<u32, Failure> {
     let (mut pad, mut later) = (COARSE_PAD / 2, true);
     for _ in 0..COARSE_ROUNDS {
-        match strike(path, COARSE_TICKS, pad)? {
-            Stroke::Early => later = false,
-            Stroke::Late => later = true,
-            Stroke::Inside => {}
-        }
+        // One instruction at a time while it is inside, so that none is left out.
+        let step = match strike(path, COARSE_TICKS, pad)? {
+            Stroke::Early => {
+                later = false;
+                7
+            }
+            Stroke::Late => {
+                later = true;
+                7
+            }
+            Stroke::Inside => 1,
+        };
         pad = if later {
-            pad + 3
+            pad + step
         } else {
-            pad.saturating_sub(3)
+            pad.saturating_sub(step)
         };
         ensure!(pad < COARSE_PAD, "the timer never comes");
     }
