@@ -7,6 +7,7 @@ use crate::bell::{self, Bell};
 use crate::broadcast::{Broadcast, Requests};
 use crate::csd::DropWait;
 use crate::guard::Guards;
+use crate::lease;
 use crate::mailbox::Mailbox;
 use crate::pool::Pool;
 use crate::queue::{Chain, Queue};
@@ -28,6 +29,8 @@ pub(crate) struct Queues {
     pub(crate) posted: Queue,
     /// Calls that may sleep.
     pub(crate) sleeping: Queue,
+    /// By which others ask this CPU for a line of its.
+    pub(crate) release: lease::Request,
 }
 
 /// Which queue a posted descriptor is in.
@@ -120,6 +123,7 @@ impl Local {
     }
 
     /// The mark.
+    #[inline]
     pub(crate) fn mailing(&self) -> u32 {
         // ORDERING: Relaxed — written on this CPU only (E20).
         self.mailing.load(Ordering::Relaxed)
@@ -194,6 +198,7 @@ impl<const W: usize, const D: usize> Area<W, D> {
                     waited: Queue::new(),
                     posted: Queue::new(),
                     sleeping: Queue::new(),
+                    release: lease::Request::new(),
                 }),
                 local: CacheLine(Local {
                     in_handler: AtomicU32::new(0),

@@ -8,7 +8,7 @@
 
 use core::ptr;
 
-use crate::area::{Area, MAILBOXES, MAILING_TO_ALL};
+use crate::area::{Area, MAILBOXES};
 use crate::bell;
 use crate::cpu::{CpuId, CpuMask};
 use crate::csd::{Csd, CsdPanic};
@@ -20,9 +20,6 @@ use crate::platform::Platform;
 use crate::record::Record;
 use crate::smp::{Smp, Waiter};
 use crate::stall::{Running, Suspect, run_named};
-
-/// A source asks for a mailbox line after this many calls that found it owned by another.
-const MISSES_BEFORE_ASKING: u32 = 32;
 
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Runs `f` on `cpu` and answers its result; everything it wrote is visible here.
@@ -407,71 +404,5 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.wait_for(waiter, suspect, || record.is_done());
         // SAFETY: 1 — done.
         Ok(unsafe { record.into_outcome() })
-    }
-
-    /// Now and then asks the owner of a mailbox line that we want to let it go.
-    #[cold]
-    fn count_miss(&self, me: CpuId, target: CpuId, mailbox: &Mailbox) {
-        if !self
-            .own(me)
-            .local
-            .count_miss()
-            .is_multiple_of(MISSES_BEFORE_ASKING)
-        {
-            return;
-        }
-        let owner = mailbox.owner().map(CpuId::new);
-        let Some(owner) = owner.filter(|&owner| owner != me) else {
-            return;
-        };
-        let smp = SendPtr(ptr::from_ref(self));
-        // SAFETY: the closure runs on an online CPU of this instance, so the instance is alive then.
-        let ask = move || unsafe { smp.get().release_mailbox(owner, target) };
-        if let Some(area) = self.area(owner) {
-            // A full lane or an owner that left: the next miss asks again.
-            let _ = self.post_to(owner, area, ask);
-        }
-    }
-
-    /// On the owner, in a handler: lets its line of `target` go unless its task context is using it.
-    fn release_mailbox(&self, owner: CpuId, target: CpuId) {
-        let mailbox = &self.own(target).mail[owner.index() % MAILBOXES];
-        let mailing = self.own(owner).local.mailing();
-        let in_use = mailing == MAILING_TO_ALL || mailing == target.get() + 1;
-        if !in_use && mailbox.is_owned_by(owner.get()) {
-            mailbox.disown();
-        }
-    }
-
-    /// Lets every line go that a leaving CPU owns.
-    pub(crate) fn release_all_mailboxes(&self, owner: CpuId) {
-        self.possible
-            .load()
-            .iter()
-            .for_each(|target| self.release_mailbox(owner, target));
-    }
-}
-
-/// The instance's address, for a closure that the library itself posts.
-struct SendPtr<T>(*const T);
-
-impl<T> Clone for SendPtr<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for SendPtr<T> {}
-
-// SAFETY: the instance is shared by all CPUs anyway.
-unsafe impl<T: Sync> Send for SendPtr<T> {}
-
-impl<T> SendPtr<T> {
-    /// The instance.
-    ///
-    /// # Safety
-    /// 1. It is alive and stays so for `'a`.
-    unsafe fn get<'a>(self) -> &'a T {
-        // SAFETY: 1.
-        unsafe { &*self.0 }
     }
 }

@@ -20,7 +20,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `smp.rs` | the instance; waiting |
-//! | `call.rs`, `post.rs`, `many.rs`, `fan_out.rs`, `post_many.rs` | the send side |
+//! | `call.rs`, `lease.rs`, `post.rs`, `many.rs`, `fan_out.rs`, `post_many.rs` | the send side |
 //! | `interrupt.rs`, `idle.rs` | the receive side; the idle loop |
 //! | `near.rs` | one CPU of a set, by distance |
 //! | `per_cpu.rs` | data that only its CPU touches |
@@ -50,6 +50,7 @@ mod hotplug;
 mod idle;
 mod interrupt;
 mod job;
+mod lease;
 mod mailbox;
 mod many;
 mod near;

@@ -201,7 +201,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// Queues a closure on another CPU.
     #[inline]
-    pub(crate) fn post_to<F>(&self, cpu: CpuId, area: &Area<W, D>, f: F) -> Result<(), Refused<F>>
+    fn post_to<F>(&self, cpu: CpuId, area: &Area<W, D>, f: F) -> Result<(), Refused<F>>
     where
         F: FnOnce() + Send + 'static,
     {

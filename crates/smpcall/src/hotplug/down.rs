@@ -133,6 +133,6 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         // SAFETY: 1 of `run` — our queue, our context.
         unsafe { area.queues.posted.close().run(&context) };
         area.local.set_in_handler(before);
-        self.release_all_mailboxes(me);
+        self.release_all_lines(me);
     }
 }
