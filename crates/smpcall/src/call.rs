@@ -45,20 +45,22 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if me == Some(cpu) {
             return Ok(self.run_here(cpu, f));
         }
-        self.call_elsewhere(self.waiter(me), cpu, f)
+        self.call_elsewhere(me, cpu, f)
     }
 
-    /// The part of [`call`](Self::call) that is not inlined: calls to oneself stay small.
+    /// The part of [`call`](Self::call) that is not inlined: calls to oneself stay small. The waiter
+    /// is made here, so that it needs no memory.
+    #[track_caller]
     #[inline(never)]
-    fn call_elsewhere<R, F>(&self, waiter: Waiter, cpu: CpuId, f: F) -> Result<R, Refused<F>>
+    fn call_elsewhere<R, F>(&self, me: Option<CpuId>, cpu: CpuId, f: F) -> Result<R, Refused<F>>
     where
         F: FnOnce() -> R + Send,
         R: Send,
     {
-        if let Err(error) = self.may_wait(waiter.me) {
+        if let Err(error) = self.may_wait(me) {
             return Err(Refused::new(error, f));
         }
-        let outcome = self.call_remote(waiter, cpu, f, |_| ())?;
+        let outcome = self.call_remote(self.waiter(me), cpu, f, |_| ())?;
         Ok(self.unwrap(outcome))
     }
 
@@ -305,6 +307,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 }
             });
         }
+        let mailbox = mailbox.by_another_name();
         // A CPU that seemed to poll is not rung now: it looks by itself, or the grace ends (E8).
         let refused = seen != bell::POLLING
             && !self.act(cpu, area, area.bell.ring_from(seen))
@@ -340,14 +343,6 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         area: &Area<W, D>,
         mailbox: &Mailbox,
     ) -> bool {
-        // Hides that the wait reads where the publication wrote: a Zen core that sees the same base
-        // register renames the load to the stored value, and every poll that finds the line
-        // changed then costs a pipeline flush (measured: 10 to 20 ns a call, near).
-        let mailbox = if P::WAITERS_SERVE {
-            core::hint::black_box(mailbox)
-        } else {
-            mailbox
-        };
         let mut spins = 0;
         while !mailbox.is_done() {
             if spins == P::GRACE_SPINS {

@@ -72,16 +72,16 @@ pub(crate) unsafe fn run<P: Platform, F: FnOnce() -> R, R>(
     let platform = unsafe { &*context.platform.cast::<P>() };
     // SAFETY: 1.
     let closure = unsafe { Job::take_closure(job) };
-    let outcome = Job {
-        outcome: ManuallyDrop::new(run_named::<P, F, R>(
-            platform,
-            context.cpu,
-            request,
-            closure,
-        )),
+    let leave = |outcome| {
+        let outcome = ManuallyDrop::new(outcome);
+        // SAFETY: 1 — the job is ours; the closure has moved out.
+        unsafe { job.write(Job { outcome }) };
     };
-    // SAFETY: 1 — the job is ours; the closure has moved out.
-    unsafe { job.write(outcome) };
+    // The result goes where it belongs at once, not by way of what catches a panic.
+    let run = || leave(Ok(closure()));
+    if let Err(panic) = run_named::<P, F, ()>(platform, context.cpu, request, run) {
+        leave(Err(panic));
+    }
 }
 
 /// Does a job of this type travel in the mailbox line itself?

@@ -5,6 +5,7 @@
 //! context it is called and what ordering it must give; `docs/porting.md` walks through a port.
 
 use core::fmt;
+use core::hint::cold_path;
 #[cfg(not(loom))]
 use core::sync::atomic::AtomicU32;
 
@@ -368,11 +369,14 @@ impl fmt::Display for Who {
     clippy::fn_params_excessive_bools,
     reason = "a state that is saved and given back, not a choice of behaviour"
 )]
+#[inline]
 pub(crate) fn may_wait<P: Platform>(platform: &P, in_handler: bool) -> Result<(), CallError> {
     if in_handler {
+        cold_path();
         return Err(CallError::InHandler);
     }
     if !platform.irqs_enabled() {
+        cold_path();
         return Err(CallError::InterruptsOff);
     }
     Ok(())

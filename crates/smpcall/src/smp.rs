@@ -3,6 +3,7 @@
 //! `Smp<P, W, D>` is generic over the platform, the mask width in words (`64 * W` CPUs) and the
 //! room for posted closures per target. A kernel has one in a `static`; tests have many.
 
+use core::hint::cold_path;
 #[cfg(not(loom))]
 use core::mem::MaybeUninit;
 use core::panic::Location;
@@ -254,11 +255,20 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             Ring::Heard => {}
             Ring::Kick => self.platform.send_ipi(cpu),
             #[cfg(not(loom))]
-            Ring::Wake => self.platform.wake(cpu, area.bell.word()),
+            Ring::Wake => {
+                cold_path();
+                self.platform.wake(cpu, area.bell.word());
+            }
             #[cfg(loom)]
             Ring::Wake => self.platform.send_ipi(cpu),
-            Ring::Signal => self.platform.signal_armed(cpu),
-            Ring::Closed => return false,
+            Ring::Signal => {
+                cold_path();
+                self.platform.signal_armed(cpu);
+            }
+            Ring::Closed => {
+                cold_path();
+                return false;
+            }
         }
         true
     }
