@@ -5,6 +5,7 @@ mod apt;
 mod arch;
 mod cc;
 mod examples;
+mod icount;
 mod image;
 mod install;
 mod lanes;
@@ -98,6 +99,8 @@ enum Task {
         #[arg(long)]
         arch: Option<Arch>,
     },
+    /// Counts the instructions of each operation, and compares them with their aims and the record
+    Icount(icount::Icount),
     /// Boots the kernel in QEMU and runs a suite there
     Qemu(qemu::Options),
 }
@@ -163,6 +166,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
             return Ok(test::finish(counts));
         }
+        Task::Icount(options) => return Ok(test::finish(icount::run(&options)?)),
         Task::Qemu(options) => return qemu::run(&options),
     }
     Ok(ExitCode::SUCCESS)

@@ -38,6 +38,8 @@ pub(crate) struct Report {
     pub running: Option<String>,
     /// Is there the record of a torture that went well?
     pub tortured: bool,
+    /// The records of a bench.
+    pub records: Vec<Value>,
     /// The guest's own count of cases.
     tally: Option<(u64, u64)>,
     /// Boot parameters that the guest did not understand.
@@ -52,15 +54,13 @@ impl Report {
         if line.starts_with('{') {
             let record: serde_json::Result<Map<String, Value>> = serde_json::from_str(line);
             self.garbled += u64::from(record.is_err());
-            self.tortured |= record.as_ref().is_ok_and(|record| {
-                record.get("type") == Some(&"torture".into())
-                    && record.get("ok") == Some(&true.into())
-            });
-            return if record.is_ok() {
-                Kind::Record
-            } else {
-                Kind::Talk
+            let Ok(record) = record else {
+                return Kind::Talk;
             };
+            self.tortured |= record.get("type") == Some(&"torture".into())
+                && record.get("ok") == Some(&true.into());
+            self.records.push(Value::Object(record));
+            return Kind::Record;
         }
         match Line::parse(line) {
             Some(Line::CaseStarts(name)) => self.running = Some(name.to_owned()),

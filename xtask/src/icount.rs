@@ -1,0 +1,248 @@
+//! `cargo xtask icount`: the instructions of each operation, against aims and against what they were.
+//!
+//! The kernel's bench runs under `-icount`, where a count repeats exactly as long as the image is the
+//! same, so a count can be a test where a time cannot. A row fails if it is above its aim (a
+//! share of what Linux takes, on x86_64) or above the figure that is recorded in `icount.txt` by more
+//! than a compiler's whim. After a change that is meant to cost or to save, `--record` writes the
+//! file anew, and the change shows in review.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde_json::Value;
+
+use crate::arch::Arch;
+use crate::qemu::{self, Options, Suite};
+use crate::test::Counts;
+
+/// What `cargo xtask icount` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Icount {
+    /// Only this architecture
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// These numbers of CPUs instead of the recorded ones; only rows that are recorded are checked
+    #[arg(long, value_delimiter = ',')]
+    smp: Vec<u32>,
+    /// Writes what was counted to the file of recorded figures
+    #[arg(long)]
+    record: bool,
+}
+
+/// A row is `(architecture, operation, CPUs)`.
+type Key = (String, String, u64);
+
+/// Instructions by row.
+type Figures = BTreeMap<Key, u64>;
+
+/// What Linux 6.1 takes with 2, 4 and 8 CPUs, and the share of it that is our aim: one of so many.
+/// DESIGN section 7 says how it was measured.
+const LINUX: [(&str, [u64; 3], u64); 11] = [
+    ("single_self", [83; 3], 3),
+    ("single_idle", [1192; 3], 3),
+    ("single_busy", [389; 3], 2),
+    ("any_remote", [1251; 3], 3),
+    ("many_idle", [1383, 3650, 8178], 3),
+    ("many_busy", [580, 1241, 2557], 2),
+    ("on_each_cpu", [1441, 3708, 8236], 3),
+    ("on_each_cpu_cond_half", [1442, 2673, 5093], 3),
+    ("kick_all_cpus_sync", [1411, 3676, 8200], 3),
+    ("post_batch64_queue", [48; 3], 2),
+    ("post_batch64_done", [97; 3], 2),
+];
+/// The numbers of CPUs of [`LINUX`].
+const LINUX_CPUS: [u64; 3] = [2, 4, 8];
+
+/// How far above its recorded figure a row may be: another compiler's choice of registers.
+fn tolerance(recorded: u64) -> u64 {
+    (recorded / 33).max(3)
+}
+
+/// The numbers of CPUs that `cargo xtask test` counts at.
+fn usual_cpus(arch: Arch) -> &'static [u32] {
+    match arch {
+        Arch::X86_64 => &[2, 4, 8],
+        Arch::Aarch64 | Arch::Riscv64 => &[2, 4],
+    }
+}
+
+/// The whole command.
+pub(crate) fn run(options: &Icount) -> Result<Counts> {
+    let mut sum = Counts::default();
+    let mut counted = Figures::new();
+    for arch in Arch::ALL {
+        if options.arch.is_none_or(|only| only == arch) {
+            let cpus = match options.smp.as_slice() {
+                [] => usual_cpus(arch),
+                cpus => cpus,
+            };
+            counted.extend(count(arch, cpus, &mut sum)?);
+        }
+    }
+    if options.record {
+        let mut all = recorded()?;
+        all.extend(counted);
+        std::fs::write(file(), text(&all)).context("cannot write the recorded figures")?;
+        return Ok(sum);
+    }
+    sum.add(judge(&counted)?);
+    Ok(sum)
+}
+
+/// As a step of `cargo xtask test`: all rows of one architecture, each a check.
+pub(crate) fn check(arch: Arch) -> Result<Counts> {
+    let mut sum = Counts::default();
+    let counted = count(arch, usual_cpus(arch), &mut sum)?;
+    sum.add(judge(&counted)?);
+    let name = arch.name();
+    let expected = recorded()?.into_keys().filter(|key| key.0 == name);
+    for missing in expected.filter(|key| !counted.contains_key(key)) {
+        println!("{missing:?} is recorded and was not counted");
+        sum.add(false.into());
+    }
+    Ok(sum)
+}
+
+/// Boots the bench once for each number of CPUs; a run that failed is a failed check.
+fn count(arch: Arch, cpus: &[u32], sum: &mut Counts) -> Result<Figures> {
+    let mut figures = Figures::new();
+    for &smp in cpus {
+        let outcome = qemu::boot(&Options {
+            suite: Suite::Bench,
+            icount: true,
+            ..Options::conformance(arch, smp)
+        })?;
+        sum.add(outcome.faults.is_empty().into());
+        for record in &outcome.report.records {
+            let row = row(record).with_context(|| format!("not a record of icount: {record}"))?;
+            figures.insert(row.0, row.1);
+        }
+    }
+    Ok(figures)
+}
+
+/// A record of the bench.
+fn row(record: &Value) -> Option<(Key, u64)> {
+    let text = |name: &str| Some(record[name].as_str()?.to_owned());
+    let key = (text("arch")?, text("name")?, record["cpus"].as_u64()?);
+    Some((key, record["instructions"].as_u64()?))
+}
+
+/// Compares each row with its aim and with what was recorded, and prints all.
+fn judge(counted: &Figures) -> Result<Counts> {
+    let recorded = recorded()?;
+    let mut sum = Counts::default();
+    println!("arch     operation             CPUs  counted recorded   aim");
+    for (key, &figure) in counted {
+        let ((arch, name, cpus), aim) = (key, aim(key));
+        let was = recorded.get(key).copied();
+        let verdict = match (was, aim) {
+            (_, Some(aim)) if figure > aim => "above the aim",
+            (Some(was), _) if figure > was + tolerance(was) => "more than recorded",
+            (Some(was), _) if figure + tolerance(was) < was => {
+                "less than recorded: cargo xtask icount --record"
+            }
+            _ => "",
+        };
+        let show = |figure: Option<u64>| figure.map_or("-".to_owned(), |figure| figure.to_string());
+        println!(
+            "{arch:8} {name:21} {cpus:4} {figure:8} {:>8} {:>5} {verdict}",
+            show(was),
+            show(aim)
+        );
+        let too_many = verdict.starts_with("above") || verdict.starts_with("more");
+        sum.add((!too_many).into());
+    }
+    ensure!(!counted.is_empty(), "nothing was counted");
+    Ok(sum)
+}
+
+/// The most instructions that a row may take, if it has an aim.
+fn aim((arch, name, cpus): &Key) -> Option<u64> {
+    let column = LINUX_CPUS.iter().position(|at| at == cpus)?;
+    let (_, linux, share) = LINUX.iter().find(|(row, ..)| row == name)?;
+    (arch == Arch::X86_64.name()).then(|| linux[column] / share)
+}
+
+/// The file of recorded figures.
+fn file() -> PathBuf {
+    crate::workspace_root().join("xtask/icount.txt")
+}
+
+/// What is recorded.
+fn recorded() -> Result<Figures> {
+    let text = std::fs::read_to_string(file()).context("cannot read the recorded figures")?;
+    parse(&text)
+}
+
+/// The first lines of the file.
+const HEADING: &str = "\
+# Guest instructions of each operation under QEMU -icount, all CPUs together; see icount.rs.
+# Written by: cargo xtask icount --record
+";
+
+fn text(figures: &Figures) -> String {
+    let mut text = HEADING.to_owned();
+    for ((arch, name, cpus), figure) in figures {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{arch} {name} {cpus} {figure}");
+    }
+    text
+}
+
+fn parse(text: &str) -> Result<Figures> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let row = |line: &str| {
+        let mut words = line.split(' ');
+        let mut word = || words.next().map(str::to_owned);
+        let key = (word()?, word()?, word()?.parse().ok()?);
+        Some((key, word()?.parse().ok()?))
+    };
+    lines
+        .map(|line| row(line).with_context(|| format!("not a recorded figure: {line}")))
+        .collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
+mod tests {
+    use super::{Figures, aim, judge, parse, recorded, text, tolerance};
+
+    fn key(arch: &str, name: &str, cpus: u64) -> (String, String, u64) {
+        (arch.into(), name.into(), cpus)
+    }
+
+    #[test]
+    fn the_file_is_read_as_it_was_written() {
+        let figures = recorded().unwrap();
+        assert_eq!(parse(&text(&figures)).unwrap(), figures);
+        assert!(parse("x86_64 single_idle two 188").is_err());
+    }
+
+    #[test]
+    fn aims_are_shares_of_linux_on_x86_64_only() {
+        assert_eq!(aim(&key("x86_64", "many_busy", 4)), Some(620));
+        assert_eq!(aim(&key("x86_64", "single_self", 8)), Some(27));
+        assert_eq!(aim(&key("x86_64", "many_busy", 16)), None);
+        assert_eq!(aim(&key("riscv64", "many_busy", 4)), None);
+    }
+
+    #[test]
+    fn a_row_above_what_was_recorded_fails_and_one_within_the_tolerance_passes() {
+        let (key, was) = recorded().unwrap().pop_first().unwrap();
+        let one = |figure| Figures::from([(key.clone(), figure)]);
+        assert_eq!(judge(&one(was + tolerance(was))).unwrap().failed, 0);
+        assert_eq!(judge(&one(was + tolerance(was) + 1)).unwrap().failed, 1);
+    }
+
+    #[test]
+    fn a_row_above_its_aim_fails_although_nothing_is_recorded() {
+        let above = Figures::from([(key("x86_64", "no_such_row", 2), 1)]);
+        assert_eq!(judge(&above).unwrap().failed, 0);
+        let above = Figures::from([(key("x86_64", "single_self", 2), 28)]);
+        assert_eq!(judge(&above).unwrap().failed, 1);
+    }
+}
