@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use smpcall::{CpuId, StartError};
 
@@ -16,6 +16,10 @@ use crate::platform::refused;
 
 /// Looks between two looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 64;
+/// Looks that found calls before the thread asks whether something else wants it.
+const CALLS_IN_A_ROW: u32 = 8;
+/// The pause instructions after a call, about 10 ns each on the machines that were measured.
+const PAUSES_AFTER_A_CALL: u32 = 2;
 
 /// Starts the thread of a CPU; answers once it is pinned and about to arrive.
 pub(crate) fn start(inner: &Arc<Inner>, cpu: CpuId) -> Result<(), StartError> {
@@ -101,26 +105,43 @@ fn idle(machine: &Inner, cpu: CpuId) {
             || !smp.is_online(cpu)
     };
     smp.idle_enter();
+    let mut quiet_since = None;
     while !wanted() {
+<<<<<<< HEAD
         if !poll_for(machine, machine.poll_time) && !wanted() {
             smp.platform().look_where(cpu);
+=======
+        if looks(machine) > 0 {
+            quiet_since = None;
+            continue;
+        }
+        let since = *quiet_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= machine.poll_time && !wanted() {
+>>>>>>> b16c75f (Calls in a row: no clock and no look between two of them; a call that was rung for is not rung for again)
             smp.idle_park();
+            quiet_since = None;
         }
     }
     smp.idle_exit();
 }
 
-/// Polls until something ran or the time is up; answers whether something ran.
-fn poll_for(machine: &Inner, time: Duration) -> bool {
-    let start = Instant::now();
-    loop {
-        for _ in 0..LOOKS_PER_CLOCK {
-            if machine.smp.idle_poll() {
-                return true;
+/// Looks for calls some times, and runs what is there; answers how many looks found something.
+///
+/// Between two calls of a caller that goes on there is a cache line's way, and no time to read the
+/// clock: hence some calls in a row before anything else is asked. A look in the moment in
+/// which the caller writes its next call would take the line away under its hands, for a transfer more
+/// each way: hence a pause after each call, shorter than the line's way to the caller and back
+/// (measured: 87 ns a call without it, 67 to 71 with it, near).
+fn looks(machine: &Inner) -> u32 {
+    let mut found = 0;
+    for _ in 0..LOOKS_PER_CLOCK {
+        if machine.smp.idle_poll() {
+            found += 1;
+            if found == CALLS_IN_A_ROW {
+                break;
             }
-        }
-        if start.elapsed() >= time {
-            return false;
+            (0..PAUSES_AFTER_A_CALL).for_each(|_| std::hint::spin_loop());
         }
     }
+    found
 }

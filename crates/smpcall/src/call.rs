@@ -307,14 +307,18 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 }
             });
         }
-        let mailbox = mailbox.by_another_name();
+        let mailbox = if P::WAITERS_SERVE {
+            mailbox.by_another_name()
+        } else {
+            mailbox
+        };
         // A CPU that seemed to poll is not rung now: it looks by itself, or the grace ends (E8).
         let refused = seen != bell::POLLING
             && !self.act(cpu, area, area.bell.ring_from(seen))
             && mailbox.retract();
         let refused = refused || {
             meanwhile(seen);
-            self.wait_for_mail(waiter, cpu, area, mailbox)
+            self.wait_for_mail(waiter, cpu, area, mailbox, || seen == bell::POLLING)
         };
         let job = if in_line {
             mailbox.payload(|payload| payload.cast())
@@ -335,6 +339,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     }
 
     /// Waits for a mailbox; `true` when the target was found offline and the call taken back.
+    /// `is_unrung` tells whether nobody rang for the call because the target seemed to poll.
     #[inline]
     pub(crate) fn wait_for_mail(
         &self,
@@ -342,11 +347,16 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         cpu: CpuId,
         area: &Area<W, D>,
         mailbox: &Mailbox,
+        is_unrung: impl FnOnce() -> bool,
     ) -> bool {
         let mut spins = 0;
         while !mailbox.is_done() {
             if spins == P::GRACE_SPINS {
-                return self.wait_longer_for_mail(waiter, cpu, area, mailbox);
+                let refused = is_unrung() && self.doubt(cpu, area, mailbox);
+                if !refused {
+                    self.wait_longer_for_mail(waiter, cpu, mailbox);
+                }
+                return refused;
             }
             self.turn(waiter, spins);
             spins += 1;
@@ -354,21 +364,18 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         false
     }
 
-    /// After the grace: makes sure that the target looks (E8), then waits.
+    /// After the grace, for a call that nobody rang for: makes sure that the target looks (E8).
+    /// `true`: it is offline, and the call was taken back.
     #[cold]
-    fn wait_longer_for_mail(
-        &self,
-        waiter: Waiter,
-        cpu: CpuId,
-        area: &Area<W, D>,
-        mailbox: &Mailbox,
-    ) -> bool {
-        if !self.act(cpu, area, area.bell.ring_unless_polling()) && mailbox.retract() {
-            return true;
-        }
+    fn doubt(&self, cpu: CpuId, area: &Area<W, D>, mailbox: &Mailbox) -> bool {
+        !self.act(cpu, area, area.bell.ring_unless_polling()) && mailbox.retract()
+    }
+
+    /// After the grace: waits for a target that will look.
+    #[cold]
+    fn wait_longer_for_mail(&self, waiter: Waiter, cpu: CpuId, mailbox: &Mailbox) {
         let suspect = Suspect::running(cpu, mailbox.request());
         self.wait_for(waiter, suspect, || mailbox.is_done());
-        false
     }
 
     /// The general path: a record on this stack, in the target's queue.

@@ -128,7 +128,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             // target too only borrows it.
             run_local(unsafe { &(*line).f }, &shared.panics);
         }
-        let refused = refused || self.wait_for_mail(waiter, cpu, area, mailbox);
+        let is_unrung = || seen == bell::POLLING;
+        let refused = refused || self.wait_for_mail(waiter, cpu, area, mailbox, is_unrung);
         // SAFETY: done or retracted: the function is ours alone again and moves back to its home.
         mailbox.payload(|_| unsafe { home.write(ManuallyDrop::take(&mut (*line).f)) });
         self.own(me).local.set_mailing(0);
@@ -186,8 +187,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             for cpu in out.ran.in_word(w) {
                 let area = self.own(cpu);
                 let mailbox = &area.mail[me.index() % MAILBOXES];
+                let is_unrung = || out.unrung.contains(cpu);
                 // The line of a target that was requested instead is not ours.
-                if mailbox.is_owned_by(me.get()) && self.wait_for_mail(waiter, cpu, area, mailbox) {
+                if mailbox.is_owned_by(me.get())
+                    && self.wait_for_mail(waiter, cpu, area, mailbox, is_unrung)
+                {
                     self.trace_refuse(cpu);
                     out.ran.remove(cpu);
                 }
@@ -277,10 +281,18 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     #[inline]
     fn kick(&self, out: &FanOut<'_, W>) {
         self.trace_send_mask(&out.kicks);
-        match (out.kicked, out.kicks.first()) {
-            (1, Some(only)) => self.platform.send_ipi(only),
-            (2.., _) => self.platform.send_ipi_mask(&out.kicks, out.kicked),
-            _ => {}
+        if out.kicked > 1 {
+            self.platform.send_ipi_mask(&out.kicks, out.kicked);
+        } else if out.kicked == 1 {
+            self.kick_only(&out.kicks);
+        }
+    }
+
+    /// The one IPI of a broadcast whose other targets poll, or were rung by somebody else.
+    #[cold]
+    fn kick_only(&self, kicks: &CpuMask<W>) {
+        if let Some(only) = kicks.first() {
+            self.platform.send_ipi(only);
         }
     }
 

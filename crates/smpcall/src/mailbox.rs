@@ -82,7 +82,6 @@ impl Mailbox {
     }
 
     /// Takes the line if nobody owns it.
-    #[inline]
     pub(crate) fn try_own(&self, source: u32) -> bool {
         // ORDERING: Relaxed — a hint that spares others the exchange.
         self.owner.load(Ordering::Relaxed) == 0
@@ -123,16 +122,18 @@ impl Mailbox {
             .store(run as *mut (), ord!("e4_publish_relaxed", Release));
     }
 
-    /// Source, after it published: the line by an address that the compiler cannot know to be the same.
+    /// Source, after it published: the line under a name that no store has used.
     ///
-    /// AMD's Zen cores rename memory: a load by the register and offset of an earlier store is
+    /// AMD's Zen cores rename memory: a load by the register and displacement of an earlier store is
     /// guessed to get what was stored. Here the target has stored since, and each wrong guess flushes the
-    /// pipeline (measured: 10 to 20 ns a call, near). Under another register nothing is guessed.
+    /// pipeline (measured: 10 to 20 ns a call, near). So the base is shifted by an amount that the
+    /// compiler does not know, and every displacement by its opposite.
     #[inline]
     pub(crate) fn by_another_name(&self) -> &Self {
-        let nothing = core::hint::black_box(0);
-        // SAFETY: moved by nothing, it is this line.
-        unsafe { &*ptr::from_ref(self).byte_add(nothing) }
+        let shift = size_of::<Self>();
+        let shifted = ptr::from_ref(self).wrapping_byte_sub(core::hint::black_box(shift));
+        // SAFETY: shifted there and back, it is this line.
+        unsafe { &*shifted.wrapping_byte_add(shift) }
     }
 
     /// Source: has the call run?
