@@ -107,17 +107,13 @@ fn idle(machine: &Inner, cpu: CpuId) {
     smp.idle_enter();
     let mut quiet_since = None;
     while !wanted() {
-<<<<<<< HEAD
-        if !poll_for(machine, machine.poll_time) && !wanted() {
-            smp.platform().look_where(cpu);
-=======
         if looks(machine) > 0 {
             quiet_since = None;
             continue;
         }
         let since = *quiet_since.get_or_insert_with(Instant::now);
         if since.elapsed() >= machine.poll_time && !wanted() {
->>>>>>> b16c75f (Calls in a row: no clock and no look between two of them; a call that was rung for is not rung for again)
+            smp.platform().look_where(cpu);
             smp.idle_park();
             quiet_since = None;
         }
