@@ -3,12 +3,13 @@
 //! A wait that takes too long nudges every CPU once: what comes then had lost its wake-up; what
 //! still does not come was lost itself.
 
+use core::pin::pin;
 use core::sync::atomic::Ordering;
 
-use smpcall::{CpuId, Platform};
+use smpcall::{CpuId, Csd, Platform};
 
 use super::hotplug::Hotplug;
-use super::letter::Source;
+use super::letter::{Letter, QUIET, Source};
 use super::room::Fault;
 use super::{MS, Runner};
 use crate::lab::Lab;
@@ -45,12 +46,25 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
         self.check_counters();
     }
 
-    /// Nothing is queued for the CPU, as it sees itself: its doorbell is quiet, its lines are idle.
+    /// Nothing is queued for the CPU, as it sees itself: its doorbell is quiet, its lines are idle. It is
+    /// asked by a posted task, for a wait for one interrupts nobody again if the interrupt is lost.
     fn check_nothing_left(&self, cpu: CpuId) {
-        let look = || self.wait_or_nudge(|| !self.smp().has_pending());
-        let quiet = self.smp().run_on_cpu(cpu, look);
-        self.room
-            .check(quiet.is_ok_and(|quiet| quiet), Fault::LeftOver);
+        let source = self.me.map_or(Source::foreign(0), Source::task);
+        let [_, _, answer] = &self.room.worker(source).rpc;
+        let letter = Letter::<L, W, D>::new(self.room, source, Some(cpu), 0);
+        let csd = pin!(Csd::new(move || letter.answer_pending()));
+        let is_quiet = || {
+            // ORDERING: Relaxed — the post publishes it.
+            answer.store(0, Ordering::Relaxed);
+            let posted = self.smp().post_task(cpu, csd.as_ref());
+            // ORDERING: Acquire — the task is over.
+            let answered = || answer.load(Ordering::Acquire) != 0;
+            posted.is_ok()
+                && self.wait_or_nudge(answered)
+                && answer.load(Ordering::Relaxed) == QUIET
+        };
+        let quiet = self.wait_or_nudge(is_quiet);
+        self.room.check(quiet, Fault::LeftOver);
     }
 
     /// What was sent to each CPU and not taken back ran there, where the platform counts it.

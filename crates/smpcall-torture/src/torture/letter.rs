@@ -140,6 +140,21 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
     }
 }
 
+/// What a CPU answers that has nothing pending; 1 if it has.
+pub(super) const QUIET: u64 = 2;
+
+impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
+    /// A task: tells its source whether this CPU has anything pending.
+    pub(super) fn answer_pending(self) {
+        // SAFETY: 1 — the room was taken with an `L` by the run that posted this.
+        let lab = unsafe { self.room.lab::<L>() };
+        let pending = lab.is_some_and(|lab| lab.smp().has_pending());
+        let [_, _, answer] = &self.room.worker(self.source()).rpc;
+        // ORDERING: Release — the task is over.
+        answer.store(if pending { 1 } else { QUIET }, Ordering::Release);
+    }
+}
+
 /// In a handler: posts a letter of its own, as the next of this CPU's handlers.
 pub(super) fn post_onward<L: Lab<W, D>, const W: usize, const D: usize>(
     letter: Letter<L, W, D>,
