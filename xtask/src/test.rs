@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
 use crate::image::{self, Image};
-use crate::{api, cc, examples, install, lanes, links, protocol, qemu, sanitize, tidy};
+use crate::{api, cc, examples, icount, install, lanes, links, protocol, qemu, sanitize, tidy};
 
 /// How many checks passed and failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,9 @@ const STEPS: &[(&str, Run)] = &[
     ("minimal-x86_64", Run::Lanes(lanes::minimal, X86_64)),
     ("minimal-aarch64", Run::Lanes(lanes::minimal, Aarch64)),
     ("minimal-riscv64", Run::Lanes(lanes::minimal, Riscv64)),
+    ("icount-x86_64", Run::Lanes(icount::check, X86_64)),
+    ("icount-aarch64", Run::Lanes(icount::check, Aarch64)),
+    ("icount-riscv64", Run::Lanes(icount::check, Riscv64)),
     ("torture-x86_64-4", Run::Tortures(X86_64)),
     ("torture-aarch64-4", Run::Tortures(Aarch64)),
     ("torture-riscv64-4", Run::Tortures(Riscv64)),

@@ -5,6 +5,8 @@
 //! has neither (`batch`). IPIs go out by multicast; then comes the local run, then the wait. The local run
 //! may wait for the remote ones, so a target that was not rung is looked at again before it (E8).
 
+mod target;
+
 use core::mem::ManuallyDrop;
 use core::ptr;
 
@@ -18,6 +20,8 @@ use crate::platform::Platform;
 use crate::queue::Context;
 use crate::smp::{Smp, Waiter};
 use crate::stall::{Suspect, run_named};
+
+use target::{run_mailed, run_requested};
 
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Runs the function on the targets and, if it is to run here too, `run_local`, and waits. Takes
@@ -368,45 +372,5 @@ unsafe fn run_in_line<P: Platform, F: Fn(CpuId) + Sync>(context: &Context, paylo
     if let Err(panic) = run_named::<P, F, ()>(platform, context.cpu, payload.addr(), run) {
         // SAFETY: the slot is on the source's stack, where it waits for us.
         unsafe { &*line.panics }.put(platform, context.cpu, panic);
-    }
-}
-
-/// Runs a broadcast that came by mailbox.
-///
-/// # Safety
-/// As [`MailFn`].
-unsafe fn run_mailed<P: Platform, F: Fn(CpuId) + Sync>(context: &Context, payload: *mut Payload) {
-    // SAFETY: 1 of `MailFn` — `mail` published the address of a `Shared` with this function.
-    let data = unsafe { *payload.cast::<*const ()>() };
-    // SAFETY: 1, 2 — as above, and our own context.
-    unsafe { run_shared::<P, F>(context, data, payload.addr()) };
-}
-
-/// Runs a broadcast that was requested.
-///
-/// # Safety
-/// As [`crate::broadcast::BroadcastFn`].
-unsafe fn run_requested<P: Platform, F: Fn(CpuId) + Sync>(context: &Context, data: *const ()) {
-    // SAFETY: as this function.
-    unsafe { run_shared::<P, F>(context, data, data.addr()) };
-}
-
-/// Runs a broadcast's function; `request` names it in reports.
-///
-/// # Safety
-/// As [`crate::broadcast::BroadcastFn`].
-#[inline]
-unsafe fn run_shared<P: Platform, F: Fn(CpuId) + Sync>(
-    context: &Context,
-    data: *const (),
-    request: usize,
-) {
-    // SAFETY: 1 of `BroadcastFn` — prepared with a `Shared` of this type, alive until we finish.
-    let shared = unsafe { &*data.cast::<Shared<F, P>>() };
-    // SAFETY: 2 of `BroadcastFn` — the context's platform.
-    let platform = unsafe { &*context.platform.cast::<P>() };
-    let run = || (shared.f)(context.cpu);
-    if let Err(panic) = run_named::<P, F, ()>(platform, context.cpu, request, run) {
-        shared.panics.put(platform, context.cpu, panic);
     }
 }

@@ -122,6 +122,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// `Busy` while it is queued; `NoSuchCpu`, `Offline`. Nothing blocks.
     #[doc(alias = "__smp_call_function_single")]
     #[doc(alias = "smp_call_function_single_async")]
+    #[inline]
     pub fn post_csd<F>(&self, cpu: CpuId, csd: Pin<&Csd<F>>) -> Result<(), CallError>
     where
         F: Fn() + Copy + Send + 'static,
