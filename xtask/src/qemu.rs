@@ -179,7 +179,9 @@ impl Options {
     /// The limits of patience: more for many CPUs, which share the host's few.
     fn limits(&self) -> Limits {
         let (seconds, smp) = (self.seconds.unwrap_or(30), u64::from(self.smp));
-        let idle = self.idle_limit.unwrap_or(30 + seconds + smp);
+        // One host thread gives each CPU its turn, and a case that waits takes many.
+        let turns = if self.single_threaded { 4 } else { 1 };
+        let idle = self.idle_limit.unwrap_or(turns * (30 + seconds + smp));
         let total = self.time_limit.unwrap_or(600 + 2 * seconds + 8 * smp);
         Limits {
             idle: Duration::from_secs(idle),
