@@ -235,49 +235,49 @@ fn a_task_queued_here_can_be_dropped_here() {
     assert_eq!(ran.load(Ordering::Relaxed), 1);
 }
 
+/// Queues two tasks on CPU 1, which is busy: the first drops the second, which counts. What is
+/// returned holds the second until the first has taken it, and the count.
+fn post_a_task_that_drops_the_next(
+    bed: &Bed,
+) -> (&'static Mutex<Option<Box<dyn Send>>>, &'static AtomicU32) {
+    let next: &'static Mutex<Option<Box<dyn Send>>> = Box::leak(Box::new(Mutex::new(None)));
+    let ran = counter();
+    let first = Box::leak(Box::new(Csd::new(|| drop(next.lock().unwrap().take()))));
+    let second = Box::pin(Csd::new(|| {
+        ran.fetch_add(1, Ordering::Relaxed);
+    }));
+    bed.post_task(CPU1, Pin::static_ref(first)).unwrap();
+    bed.post_task(CPU1, second.as_ref()).unwrap();
+    *next.lock().unwrap() = Some(Box::new(second));
+    (next, ran)
+}
+
 #[test]
 fn a_task_dropped_by_a_task_before_it_runs_once() {
-    static SECOND: Mutex<Option<Pin<Box<Csd>>>> = Mutex::new(None);
-    static RAN: AtomicU32 = AtomicU32::new(0);
-    static FIRST: Csd = Csd::new(|| drop(SECOND.lock().unwrap().take()));
     let bed = Bed::new(2);
     let gate = Gate::default();
     let job = busy(&bed, 1, &gate);
-    let second: Pin<Box<Csd>> = Box::pin(Csd::new(|| {
-        RAN.fetch_add(1, Ordering::Relaxed);
-    }));
-    bed.post_task(CPU1, Pin::static_ref(&FIRST)).unwrap();
-    bed.post_task(CPU1, second.as_ref()).unwrap();
-    *SECOND.lock().unwrap() = Some(second);
+    let (_, ran) = post_a_task_that_drops_the_next(&bed);
     gate.open();
     job.join().unwrap();
     bed.run_on_cpu(CPU1, || ()).unwrap();
-    assert_eq!(RAN.load(Ordering::Relaxed), 1);
+    assert_eq!(ran.load(Ordering::Relaxed), 1);
 }
 
 #[test]
 fn a_task_dropped_by_a_task_before_it_runs_once_while_its_cpu_leaves() {
-    static SECOND: Mutex<Option<Pin<Box<Csd>>>> = Mutex::new(None);
-    static RAN: AtomicU32 = AtomicU32::new(0);
-    static FIRST: Csd = Csd::new(|| drop(SECOND.lock().unwrap().take()));
     for _ in 0..50 {
-        RAN.store(0, Ordering::Relaxed);
         let bed = Bed::new(2);
         let gate = Gate::default();
         let job = busy(&bed, 1, &gate);
-        let second: Pin<Box<Csd>> = Box::pin(Csd::new(|| {
-            RAN.fetch_add(1, Ordering::Relaxed);
-        }));
-        bed.post_task(CPU1, Pin::static_ref(&FIRST)).unwrap();
-        bed.post_task(CPU1, second.as_ref()).unwrap();
-        *SECOND.lock().unwrap() = Some(second);
+        let (next, ran) = post_a_task_that_drops_the_next(&bed);
         std::thread::scope(|scope| {
             scope.spawn(|| bed.cpu_down(CPU1).unwrap());
             gate.open();
         });
         job.join().unwrap();
-        assert_eq!(RAN.load(Ordering::Relaxed), 1);
-        assert!(SECOND.lock().unwrap().is_none(), "the first ran");
+        assert_eq!(ran.load(Ordering::Relaxed), 1);
+        assert!(next.lock().unwrap().is_none(), "the first ran");
     }
 }
 

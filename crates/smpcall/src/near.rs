@@ -158,20 +158,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     where
         F: FnOnce() + Send + 'static,
     {
-        let mut candidates = cpus.and(&self.online_cpus());
-        let mut f = f;
-        while let Some(cpu) = self.nearest_to(near, &candidates) {
-            match self.post(cpu, f) {
-                Ok(()) => return Ok(cpu),
-                Err(Refused {
-                    error: CallError::Offline { .. },
-                    closure,
-                }) => f = closure,
-                Err(full) => return Err(full),
-            }
-            candidates.remove(cpu);
-        }
-        Err(Refused::new(CallError::EmptyMask, f))
+        self.post_chosen(cpus, f, |candidates| self.nearest_to(near, candidates))
     }
 
     /// The nearest candidate, the lowest of those that are equally near.

@@ -97,10 +97,24 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             self.run_posted_here::<F>(me, f);
             return Ok(me);
         }
+        self.post_chosen(cpus, f, |candidates| self.nearest(me, candidates))
+    }
+
+    /// Posts to the online CPU of `cpus` that `choose` picks. One that leaves between the choice and
+    /// the post is taken out, and the next one chosen.
+    pub(crate) fn post_chosen<F>(
+        &self,
+        cpus: &CpuMask<W>,
+        f: F,
+        choose: impl Fn(&CpuMask<W>) -> Option<CpuId>,
+    ) -> Result<CpuId, Refused<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
         let mut candidates = cpus.and(&self.online.load());
         let mut f = f;
-        while let Some(cpu) = self.nearest(me, &candidates) {
-            match self.post_to(cpu, self.own(cpu), f) {
+        while let Some(cpu) = choose(&candidates) {
+            match self.post(cpu, f) {
                 Ok(()) => return Ok(cpu),
                 Err(Refused {
                     error: CallError::Offline { .. },
