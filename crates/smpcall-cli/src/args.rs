@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args as Group, Parser, Subcommand};
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use smpcall_hosted::CpuMask;
 use smpcall_torture::torture::{FOREIGNERS, Op};
@@ -201,6 +201,15 @@ pub(crate) struct BenchOptions {
     pub(crate) only: Option<String>,
 }
 
+/// How a CPU that computes hears of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Delivery {
+    /// A signal interrupts it at any instruction
+    PreEmptive,
+    /// It takes them where it looks for them; there is no operation `preempt` then
+    Cooperative,
+}
+
 /// What `torture` takes.
 #[derive(Debug, Group)]
 pub(crate) struct TortureOptions {
@@ -222,6 +231,9 @@ pub(crate) struct TortureOptions {
     /// Between two rows of figures while it runs, in seconds; 0: none but the last
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     pub(crate) stat_interval: u64,
+    /// How a CPU that computes hears of calls
+    #[arg(long, value_enum, default_value_t = Delivery::PreEmptive)]
+    pub(crate) delivery: Delivery,
     /// Count calls by pairs of CPUs, and check at the end that those sent are those that ran
     #[arg(long)]
     pub(crate) counters: bool,

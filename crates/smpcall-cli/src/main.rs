@@ -26,6 +26,7 @@ mod host;
 mod latency;
 mod manual;
 mod output;
+mod rack;
 mod stats;
 mod svg;
 mod torture;

@@ -3,62 +3,29 @@
 //! The run is the one of the crate `smpcall-torture`, which a kernel image runs as well; this
 //! supplies the machine, the knobs and the figures.
 
-use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use smpcall_hosted::{Hosted, HostedSmp, Machine, ROOM, WORDS};
-use smpcall_torture::Lab;
-use smpcall_torture::torture::{FOREIGNERS, Op, Progress, Room, Summary, Torture, op};
+use smpcall_hosted::WORDS;
+use smpcall_torture::torture::{CannotRun, Op, Progress, Room, Summary, Torture, op};
 
 use crate::args::{Common, TortureOptions};
 use crate::output::{self, Format};
+use crate::rack::Rack;
 use crate::{Failure, Verdict, host};
 
 /// The counts of the one run.
 static COUNTS: Room<WORDS> = Room::new();
 
-/// A machine under torture.
-struct Rack(Machine);
-
-impl Lab<WORDS, ROOM> for Rack {
-    type P = Hosted;
-
-    fn smp(&self) -> &HostedSmp {
-        &self.0
-    }
-
-    fn kicks(&self) -> u64 {
-        self.smp().platform().kicks() + self.smp().platform().wakes()
-    }
-
-    fn threads(&self) -> usize {
-        FOREIGNERS - 1
-    }
-
-    fn beside(&self, threads: usize, work: &(dyn Fn(usize) + Sync), lead: &mut dyn FnMut()) {
-        std::thread::scope(|scope| {
-            for i in 0..threads {
-                scope.spawn(move || work(i));
-            }
-            lead();
-        });
-    }
-
-    fn log(&self, line: fmt::Arguments<'_>) {
-        eprintln!("smpcall: {line}");
-    }
-}
-
 /// Runs and shows.
 pub(crate) fn run(common: &Common, options: &TortureOptions) -> Verdict {
-    let torture = plan(options)?;
+    let torture = plan(options);
     let mut builder = host::builder(common.cpus.as_ref());
     if options.counters {
         builder = builder.trace(0);
     }
-    let rack = Rack(host::start(builder)?);
+    let rack = Rack::start(builder, options.delivery)?;
     let bar = output::progress(torture.seconds * 1000, "torturing");
     let mut figures = Figures {
         format: common.format(),
@@ -71,7 +38,7 @@ pub(crate) fn run(common: &Common, options: &TortureOptions) -> Verdict {
     };
     let summary = torture
         .run(&rack, &COUNTS, &mut tell)
-        .ok_or_else(|| Failure::Usage("--weight: every weight is 0".into()))?;
+        .map_err(|refused: CannotRun| Failure::Usage(format!("--weight: {refused}")))?;
     bar.finish_and_clear();
     let row: Value = serde_json::from_str(&summary.to_string())
         .map_err(|error| Failure::Trouble(format!("the summary is no JSON: {error}")))?;
@@ -88,7 +55,7 @@ pub(crate) fn run(common: &Common, options: &TortureOptions) -> Verdict {
     Ok(summary.ok)
 }
 
-fn plan(options: &TortureOptions) -> Result<Torture, Failure> {
+fn plan(options: &TortureOptions) -> Torture {
     let mut torture = Torture {
         seed: options.seed.unwrap_or_else(any_seed),
         seconds: options.seconds,
@@ -103,12 +70,7 @@ fn plan(options: &TortureOptions) -> Result<Torture, Failure> {
     for (op, weight) in &options.weights {
         torture.weights[*op as usize] = Some(*weight);
     }
-    if !options.weights.is_empty() && options.weights.iter().all(|(_, weight)| *weight == 0) {
-        return Err(Failure::Usage(
-            "--weight: every weight is 0, nothing would be done".into(),
-        ));
-    }
-    Ok(torture)
+    torture
 }
 
 /// Another one each time; it is shown, so that the run can be repeated.
@@ -194,7 +156,7 @@ fn show(rack: &Rack, summary: &Summary) -> std::io::Result<()> {
     output::line(format!(
         "{cpus} CPUs on {} of the computer's, {seconds} s, seed {seed}: {operations} operations, {} \
          posts, each ran once; {} times a CPU went and came back. {errors} errors.",
-        host::distinct_host_cpus(&rack.0),
+        host::distinct_host_cpus(rack.machine()),
         summary.posts,
         summary.hotplug_cycles,
     ))

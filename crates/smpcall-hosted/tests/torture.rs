@@ -2,54 +2,22 @@
 //! start it. The long ones are `smpcall torture`.
 #![expect(clippy::missing_panics_doc, reason = "a test panics when it fails")]
 
-use std::fmt;
 use std::sync::Arc;
 
-use smpcall_hosted::{CpuId, Hosted, HostedSmp, Machine, ROOM, WORDS};
-use smpcall_torture::Lab;
+use smpcall_hosted::{CpuId, WORDS};
 use smpcall_torture::torture::op::OPS;
-use smpcall_torture::torture::{FOREIGNERS, Op, Room, Summary, Torture};
+use smpcall_torture::torture::{CannotRun, Op, Room, Summary, Torture};
 
-/// A machine under torture.
-struct Rack(Machine);
+#[path = "support/rack.rs"]
+mod rack;
 
-impl Lab<WORDS, ROOM> for Rack {
-    type P = Hosted;
-
-    fn smp(&self) -> &HostedSmp {
-        &self.0
-    }
-
-    fn kicks(&self) -> u64 {
-        self.smp().platform().kicks() + self.smp().platform().wakes()
-    }
-
-    fn threads(&self) -> usize {
-        FOREIGNERS - 1
-    }
-
-    fn beside(&self, threads: usize, work: &(dyn Fn(usize) + Sync), lead: &mut dyn FnMut()) {
-        std::thread::scope(|scope| {
-            for i in 0..threads {
-                scope.spawn(move || work(i));
-            }
-            lead();
-        });
-    }
-
-    fn log(&self, line: fmt::Arguments<'_>) {
-        eprintln!("smpcall: {line}");
-    }
-}
-
-fn rack(cpus: usize) -> Rack {
-    Rack(Machine::builder().count(cpus).boot().expect("boots"))
-}
+use rack::Delivery::{self, Cooperative, PreEmptive};
+use rack::Rack;
 
 /// Room for a run each.
-static ROOMS: [Room<WORDS>; 5] = [const { Room::new() }; 5];
+static ROOMS: [Room<WORDS>; 8] = [const { Room::new() }; 8];
 
-fn assert_clean(summary: &Summary) {
+fn assert_clean(summary: &Summary, delivery: Delivery) {
     eprintln!("{summary}");
     assert!(summary.ok, "{summary}");
     assert_eq!(summary.errors, 0);
@@ -58,8 +26,12 @@ fn assert_clean(summary: &Summary) {
         return;
     }
     for (name, done) in summary.by_operation {
-        assert!(done > 0, "no {name} in {summary}");
+        let lacks = name == Op::Preempt.name() && delivery == Cooperative;
+        assert_eq!(done > 0, !lacks, "{name} in {summary}");
     }
+    let attach = Op::Attach as usize;
+    let (tried, busy) = (summary.by_operation[attach].1, summary.refused[attach].1);
+    assert!(tried > busy, "no thread became a CPU: {summary}");
     assert!(summary.hotplug_cycles > 0, "{summary}");
 }
 
@@ -73,13 +45,14 @@ fn five_seconds_on_eight_cpus_from_a_foreign_thread_find_nothing() {
         seconds: 5,
         ..Torture::default()
     };
-    let summary = torture.run(&rack(8), &ROOMS[0], &mut |_| ()).expect("runs");
-    assert_clean(&summary);
+    let rack = Rack::new(8, Cooperative);
+    let summary = torture.run(&rack, &ROOMS[0], &mut |_| ()).expect("runs");
+    assert_clean(&summary, Cooperative);
 }
 
 #[test]
 fn three_seconds_on_four_cpus_from_a_cpu_with_long_waits_and_rests_find_nothing() {
-    let rack = Arc::new(rack(4));
+    let rack = Arc::new(Rack::new(4, Cooperative));
     let torture = Torture {
         seed: 2,
         seconds: 3,
@@ -89,16 +62,13 @@ fn three_seconds_on_four_cpus_from_a_cpu_with_long_waits_and_rests_find_nothing(
     };
     let on_cpu = Arc::clone(&rack);
     let run = move || torture.run(&*on_cpu, &ROOMS[1], &mut |_| ()).expect("runs");
-    let job = rack.0.spawn_on(CpuId::new(0), run).expect("online");
-    assert_clean(&job.join().expect("does not panic"));
+    let job = rack.machine.spawn_on(CpuId::new(0), run).expect("online");
+    assert_clean(&job.join().expect("does not panic"), Cooperative);
 }
 
 #[test]
 fn five_seconds_with_pre_emptive_delivery_find_nothing() {
-    // SAFETY: 1, 2 — the torture's functions neither allocate, lock nor panic; 3, 4 — its jobs run on
-    // their threads' stacks; 5 — nobody else uses the signal.
-    let builder = unsafe { Machine::builder().count(8).preempt() };
-    let rack = Rack(builder.boot().expect("boots"));
+    let rack = Rack::new(8, PreEmptive);
     let torture = Torture {
         seed: 3,
         seconds: 5,
@@ -106,8 +76,11 @@ fn five_seconds_with_pre_emptive_delivery_find_nothing() {
         ..Torture::default()
     };
     let summary = torture.run(&rack, &ROOMS[4], &mut |_| ()).expect("runs");
-    assert_clean(&summary);
-    assert!(rack.0.platform().kicks() > 0, "busy CPUs were interrupted");
+    assert_clean(&summary, PreEmptive);
+    assert!(
+        rack.machine.platform().kicks() > 0,
+        "busy CPUs were interrupted"
+    );
 }
 
 #[test]
@@ -118,7 +91,8 @@ fn a_run_of_one_kind_does_only_that() {
         ..Torture::default()
     };
     torture.weights[Op::AllWait as usize] = Some(1);
-    let summary = torture.run(&rack(3), &ROOMS[2], &mut |_| ()).expect("runs");
+    let rack = Rack::new(3, Cooperative);
+    let summary = torture.run(&rack, &ROOMS[2], &mut |_| ()).expect("runs");
     assert!(summary.ok, "{summary}");
     let all = summary.by_operation[Op::AllWait as usize];
     assert_eq!(all, ("all_wait", summary.operations));
@@ -130,5 +104,62 @@ fn weights_of_zero_are_refused() {
         weights: [Some(0); OPS],
         ..Torture::default()
     };
-    assert!(torture.run(&rack(2), &ROOMS[3], &mut |_| ()).is_none());
+    let rack = Rack::new(2, Cooperative);
+    let refused = torture.run(&rack, &ROOMS[3], &mut |_| ()).err();
+    assert_eq!(refused, Some(CannotRun::NoWeight));
+}
+
+/// A run of one kind of operation, under pre-emptive delivery.
+fn only(op: Op, room: &'static Room<WORDS>) -> Summary {
+    let mut torture = Torture {
+        seconds: 2,
+        foreigners: 3,
+        hotplug_interval_ms: 5,
+        ..Torture::default()
+    };
+    torture.weights[op as usize] = Some(1);
+    let rack = Rack::new(4, PreEmptive);
+    let summary = torture.run(&rack, room, &mut |_| ()).expect("runs");
+    eprintln!("{summary}");
+    assert!(summary.ok, "{summary}");
+    summary
+}
+
+#[test]
+fn cpus_that_compute_without_a_look_are_called_in_the_middle() {
+    let summary = only(Op::Preempt, &ROOMS[5]);
+    assert!(summary.operations > summary.refused[Op::Preempt as usize].1);
+}
+
+#[test]
+fn threads_become_cpus_that_are_down_are_woken_and_stop_being_cpus() {
+    let summary = only(Op::Attach, &ROOMS[6]);
+    assert!(summary.operations > summary.refused[Op::Attach as usize].1);
+    assert!(summary.posts > 0, "nobody was called back: {summary}");
+}
+
+#[test]
+fn what_a_machine_lacks_is_refused_by_name() {
+    let rack = Rack::new(2, Cooperative);
+    let refused = |op: Op, torture: Torture| {
+        let mut torture = torture;
+        torture.weights[op as usize] = Some(1);
+        let error = torture.run(&rack, &ROOMS[7], &mut |_| ()).err();
+        error.expect("it cannot run").to_string()
+    };
+    let said = refused(Op::Preempt, Torture::default());
+    assert_eq!(
+        said,
+        "preempt cannot be done here: busy CPUs are not interrupted, they look for calls"
+    );
+    let no_threads = Torture {
+        foreigners: 0,
+        ..Torture::default()
+    };
+    assert!(refused(Op::Attach, no_threads).contains("foreigners"));
+    let no_hotplug = Torture {
+        hotplug_interval_ms: 0,
+        ..Torture::default()
+    };
+    assert!(refused(Op::Attach, no_hotplug).contains("hotplug_interval_ms"));
 }

@@ -25,6 +25,10 @@ impl Lab<WORDS, ROOM> for Machine {
         Metal::ipis_sent()
     }
 
+    fn interrupts(&self) -> bool {
+        true
+    }
+
     fn may_be_slow(&self) -> bool {
         flag("slow")
     }

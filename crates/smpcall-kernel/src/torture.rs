@@ -33,9 +33,12 @@ pub(crate) fn run(cmdline: &str) -> bool {
             now.online
         );
     });
-    let Some(summary) = summary else {
-        println!("torture: every weight is 0");
-        return false;
+    let summary = match summary {
+        Ok(summary) => summary,
+        Err(error) => {
+            println!("torture: {error}");
+            return false;
+        }
     };
     println!("{summary}");
     summary.ok

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use smpcall::{Platform, Smp};
+use smpcall::{CpuId, Platform, Smp};
 
 /// A system under test: an instance whose CPUs idle when nobody asks them for anything.
 ///
@@ -40,6 +40,22 @@ pub trait Lab<const W: usize, const D: usize>: Sync + 'static {
         lead();
     }
 
+    /// Is a CPU interrupted while it computes, and not only heard where it looks for calls?
+    fn interrupts(&self) -> bool {
+        false
+    }
+
+    /// Can a thread that is no CPU become one ([`attach`](Self::attach))?
+    fn attaches(&self) -> bool {
+        false
+    }
+
+    /// The calling thread, which is no CPU, becomes this one, does `as_cpu`, and is no CPU again.
+    fn attach(&self, cpu: CpuId, as_cpu: &mut dyn FnMut(&dyn Attached)) -> Attachment {
+        let _ = (cpu, as_cpu);
+        Attachment::Failed
+    }
+
     /// Does a panic of a called function reach the caller, instead of stopping the machine?
     fn catches_panics(&self) -> bool {
         false
@@ -64,4 +80,24 @@ pub trait Lab<const W: usize, const D: usize>: Sync + 'static {
 
     /// Says a line to the operator: of a dump, in trouble. Any context.
     fn log(&self, line: fmt::Arguments<'_>);
+}
+
+/// A thread that became a CPU.
+pub trait Attached {
+    /// Sleeps until something comes for this CPU or the time is up, perhaps not as long.
+    fn sleep(&self, limit_ns: u64);
+
+    /// Does what came, and leaves if somebody asked for it; answers whether the thread is still the CPU.
+    fn serve(&self) -> bool;
+}
+
+/// What came of an attempt to become a CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    /// The thread was the CPU, and is no more.
+    Was,
+    /// Another thread was the CPU, or had not come to rest.
+    Busy,
+    /// It failed for another reason, which was logged.
+    Failed,
 }

@@ -40,4 +40,4 @@ pub mod torture;
 pub use cases::{Case, Needs, Tally, cases, count, run_all, run_case};
 pub use check::{Check, Failure};
 pub use cx::Cx;
-pub use lab::Lab;
+pub use lab::{Attached, Attachment, Lab};

@@ -8,12 +8,11 @@
 //!
 //! A seed gives each CPU its own stream of choices: how far it gets depends on time, what it does does
 //! not. Neighbours: `knobs` are words for it, `op` names the operations, `work` chooses, `waited` and
-//! `posted` do them, `letter` arrives, `hotplug` takes CPUs down and up, `end` waits for the last
+//! `posted` do them, `back` those that need an interrupt or a thread that attaches, `letter` arrives, `hotplug` takes CPUs down and up, `end` waits for the last
 //! operations, `room` keeps the counts.
 //!
-//! An operation that only one system has (a thread that attaches as a CPU, a function that interrupts
-//! another at any instruction) gets an [`Op`] here and a method of [`Lab`] that does it and
-//! answers whether it could; the default cannot.
+//! An operation that not every system has gets an [`Op`] here and a method of [`Lab`] that says whether this
+//! one does; the default does not, and a weight for it is refused by name.
 
 use core::pin::pin;
 use core::sync::atomic::Ordering;
@@ -25,12 +24,14 @@ use crate::rng::Rng;
 use hotplug::Hotplug;
 use letter::Source;
 
+mod back;
 mod end;
 mod hotplug;
 mod knobs;
 mod letter;
 pub mod op;
 mod posted;
+mod refusal;
 mod room;
 mod summary;
 mod waited;
@@ -38,6 +39,7 @@ mod work;
 
 pub use knobs::BadKnob;
 pub use op::Op;
+pub use refusal::CannotRun;
 pub use room::{FAULTS, FOREIGNERS, Fault, Room};
 pub use summary::{Progress, Summary};
 
@@ -96,31 +98,22 @@ impl Default for Torture {
 }
 
 impl Torture {
-    /// The weights that hold among `n` CPUs; `None` if all are zero.
-    fn table(&self, n: u32) -> Option<[u32; op::OPS]> {
-        let all_default = self.weights.iter().all(Option::is_none);
-        let weight = |i: usize| match self.weights[i] {
-            Some(weight) => weight,
-            None if all_default => op::ALL[i].default_weight(n),
-            None => 0,
-        };
-        let table = core::array::from_fn(weight);
-        table.iter().any(|&weight| weight > 0).then_some(table)
-    }
-
     /// Runs, from the task context of one CPU or from a foreign thread.
     ///
-    /// Nobody else uses the instance meanwhile. `None`: another run has the room, or every weight is 0.
+    /// Nobody else uses the instance meanwhile.
+    ///
+    /// # Errors
+    /// What keeps it from running: the weights, or another run that has the room.
     pub fn run<L: Lab<W, D>, const W: usize, const D: usize>(
         &self,
         lab: &L,
         room: &'static Room<W>,
         progress: &mut dyn FnMut(&Progress),
-    ) -> Option<Summary> {
+    ) -> Result<Summary, CannotRun> {
         let online = lab.smp().online_cpus();
-        let weights = self.table(online.len() as u32)?;
+        let weights = self.table(lab)?;
         if !room.take(lab, |part| Rng::fork(self.seed, part).into_state()) {
-            return None;
+            return Err(CannotRun::Taken);
         }
         let runner = Runner::<L, W, D> {
             torture: self,
@@ -133,7 +126,7 @@ impl Torture {
         };
         let summary = runner.run(progress);
         room.leave();
-        Some(summary)
+        Ok(summary)
     }
 }
 
@@ -211,7 +204,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
 
     /// The runner's own part, until the time is up: work, hotplug, progress.
     fn lead(&self, hotplug: &mut Hotplug, progress: &mut dyn FnMut(&Progress)) {
-        let source = self.me.map_or(Source::foreign(0), Source::task);
+        let source = self.source();
         let begin = self.now();
         let mut next_progress = begin;
         loop {

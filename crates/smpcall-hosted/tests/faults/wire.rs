@@ -454,6 +454,10 @@ impl Lab<WORDS, ROOM> for Rig {
         FOREIGNERS - 1
     }
 
+    fn interrupts(&self) -> bool {
+        true
+    }
+
     fn beside(&self, threads: usize, work: &(dyn Fn(usize) + Sync), lead: &mut dyn FnMut()) {
         std::thread::scope(|scope| {
             for i in 0..threads {

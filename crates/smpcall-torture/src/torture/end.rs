@@ -49,7 +49,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
     /// Nothing is queued for the CPU, as it sees itself: its doorbell is quiet, its lines are idle. It is
     /// asked by a posted task, for a wait for one interrupts nobody again if the interrupt is lost.
     fn check_nothing_left(&self, cpu: CpuId) {
-        let source = self.me.map_or(Source::foreign(0), Source::task);
+        let source = self.source();
         let [_, _, answer] = &self.room.worker(source).rpc;
         let letter = Letter::<L, W, D>::new(self.room, source, Some(cpu), 0);
         let csd = pin!(Csd::new(move || letter.answer_pending()));
@@ -109,6 +109,26 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
         helped
     }
 
+    /// As [`Self::wait_or_nudge`], on a CPU that looks for nothing meanwhile: it must be interrupted.
+    pub(super) fn wait_without_looking(&self, done: impl Fn() -> bool) -> bool {
+        let in_time = || {
+            let start = self.now();
+            while !done() && self.now().saturating_sub(start) <= self.torture.patience_ms * MS {
+                // Some instructions at which to be interrupted, and then some time for others.
+                (0..LOOKS_PER_RELAX).for_each(|_| core::hint::spin_loop());
+                self.smp().platform().relax(u32::MAX);
+            }
+            done()
+        };
+        if in_time() {
+            return true;
+        }
+        self.nudge_all();
+        let helped = in_time();
+        self.room.check(!helped, Fault::LostWakeup);
+        helped
+    }
+
     /// The recovery interrupt: every CPU is rung and interrupted.
     fn nudge_all(&self) {
         for cpu in &self.smp().online_cpus() {
@@ -149,6 +169,9 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
         }
     }
 }
+
+/// Pause instructions of a CPU that waits to be interrupted, each time before it gives the processor away.
+const LOOKS_PER_RELAX: u32 = 200;
 
 /// How often the CPU that is down at the end is brought up, where that may fail.
 const BRING_UPS: usize = 20;

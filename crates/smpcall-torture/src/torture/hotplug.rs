@@ -72,6 +72,15 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
         }
     }
 
+    /// A thread that attached while its CPU was down is asked to leave; it may be leaving by itself.
+    fn ask_to_detach(&self, cpu: CpuId) {
+        let fits = matches!(
+            self.smp().cpu_down(cpu),
+            Ok(()) | Err(HotplugError::Timeout | HotplugError::AlreadyOffline)
+        );
+        self.room.check(fits, Fault::Hotplug);
+    }
+
     /// Brings it back, unless its system fails to, which may be what is tried.
     pub(super) fn bring_up(&self, cpu: CpuId, hotplug: &mut Hotplug) {
         match self.smp().cpu_up(cpu) {
@@ -82,6 +91,9 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
             }
             Err(HotplugError::Timeout) => hotplug.timeouts += 1,
             Err(HotplugError::Start(_)) if self.lab.may_fail_to_start() => hotplug.timeouts += 1,
+            // A thread is this CPU, or on its way out: tried again later.
+            Err(HotplugError::AlreadyOnline) if self.lab.attaches() => self.ask_to_detach(cpu),
+            Err(HotplugError::Start(_)) if self.lab.attaches() => {}
             Err(_) => self.room.check(false, Fault::Hotplug),
         }
     }

@@ -93,6 +93,11 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
         Source((self.word >> 49) as u32)
     }
 
+    /// The CPU that it is for; [`ANY_TARGET`] if that is open.
+    fn target(self) -> CpuId {
+        CpuId::new((self.word >> NUMBER_BITS) as u32 & ANY_TARGET)
+    }
+
     /// The posted function: checks that it is here, now and for the first time.
     pub(super) fn arrive(self) {
         // SAFETY: 1 — the room was taken with an `L` by the run that posted this.
@@ -104,10 +109,10 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
             return;
         };
         let worker = self.room.worker(Source::task(here));
-        let target = (self.word >> NUMBER_BITS) as u32 & ANY_TARGET;
-        let right = target == ANY_TARGET || here.get() == target;
+        let right = [CpuId::new(ANY_TARGET), here].contains(&self.target());
+        let here_and_now = right && worker.may_interrupt();
         self.room.check(
-            right && !lab.smp().platform().irqs_enabled(),
+            here_and_now && !lab.smp().platform().irqs_enabled(),
             Fault::WrongCpu,
         );
         let number = self.word & ((1 << NUMBER_BITS) - 1);
@@ -123,15 +128,16 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
 }
 
 impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
+    /// Is this the target's task context, interrupts on?
+    pub(super) fn is_task_context(self, lab: &L) -> bool {
+        lab.smp().current_cpu() == Some(self.target()) && lab.smp().platform().irqs_enabled()
+    }
+
     /// A task: checks that it is here, interrupts on, and behind the task before it.
     pub(super) fn arrive_as_task(self, place: u64) {
         // SAFETY: 1 — the room was taken with an `L` by the run that posted this.
         let lab = unsafe { self.room.lab::<L>() };
-        let target = (self.word >> NUMBER_BITS) as u32 & ANY_TARGET;
-        let right = lab.is_some_and(|lab| {
-            lab.smp().current_cpu() == Some(CpuId::new(target))
-                && lab.smp().platform().irqs_enabled()
-        });
+        let right = lab.is_some_and(|lab| self.is_task_context(lab));
         self.room.check(right, Fault::WrongCpu);
         let [_, _, ran] = &self.room.worker(self.source()).rpc;
         // ORDERING: Release — the task is over; pairs with its source's look.
@@ -155,16 +161,18 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Letter<L, W, D> {
     }
 }
 
-/// In a handler: posts a letter of its own, as the next of this CPU's handlers.
+/// In a handler: posts a letter of its own, as the next of this CPU's handlers. When it has arrived, `last`
+/// gets what is kept for its target. Answers whether it was accepted.
 pub(super) fn post_onward<L: Lab<W, D>, const W: usize, const D: usize>(
     letter: Letter<L, W, D>,
     next: CpuId,
-) {
+    last: impl FnOnce(&'static Worker) + Send + 'static,
+) -> bool {
     // SAFETY: 1 — the room was taken with an `L` by this run.
     let lab = unsafe { letter.room.lab::<L>() };
     let here = lab.and_then(|lab| lab.smp().current_cpu());
     let (Some(lab), Some(here)) = (lab, here) else {
-        return;
+        return false;
     };
     let source = Source::handler(here);
     let worker = letter.room.worker(source);
@@ -172,9 +180,15 @@ pub(super) fn post_onward<L: Lab<W, D>, const W: usize, const D: usize>(
     let number = worker.handler_number.fetch_add(1, Ordering::Relaxed) + 1;
     let onward = Letter::<L, W, D>::new(letter.room, source, Some(next), number);
     worker.accepted.fetch_add(1, Ordering::Relaxed);
-    if lab.smp().post(next, move || onward.arrive()).is_err() {
+    let arrive = move || {
+        onward.arrive();
+        last(onward.room.worker(Source::task(onward.target())));
+    };
+    let posted = lab.smp().post(next, arrive).is_ok();
+    if !posted {
         worker.accepted.fetch_sub(1, Ordering::Relaxed);
     }
+    posted
 }
 
 /// The function of a descriptor that posts itself, on behalf of its source.

@@ -59,10 +59,14 @@ pub enum Op {
     Rendezvous,
     /// A waited call to many that brings the results of each.
     ManyInto,
+    /// A CPU that computes without a look for calls is called, and so is one with interrupts off.
+    Preempt,
+    /// A thread that is no CPU becomes one that is down, takes and makes calls, and stops being one.
+    Attach,
 }
 
 /// How many kinds there are.
-pub const OPS: usize = 27;
+pub const OPS: usize = 29;
 
 /// All of them.
 pub const ALL: [Op; OPS] = [
@@ -93,6 +97,8 @@ pub const ALL: [Op; OPS] = [
     Op::Ticket,
     Op::Rendezvous,
     Op::ManyInto,
+    Op::Preempt,
+    Op::Attach,
 ];
 
 impl Op {
@@ -126,6 +132,8 @@ impl Op {
             Self::Ticket => "ticket",
             Self::Rendezvous => "rendezvous",
             Self::ManyInto => "many_into",
+            Self::Preempt => "preempt",
+            Self::Attach => "attach",
         }
     }
 
@@ -141,7 +149,7 @@ impl Op {
             Self::Nudge | Self::SinglePost | Self::SingleRpc | Self::SingleWait => 2 * n,
             Self::AnyPost | Self::AnyWait | Self::CsdWait | Self::CsdPost | Self::NestedPost => n,
             Self::IrqsOffWait | Self::PostWait | Self::CsdAgain | Self::TaskRpc | Self::Flush => n,
-            Self::LocalWait | Self::Ticket => n,
+            Self::LocalWait | Self::Ticket | Self::Preempt | Self::Attach => n,
             Self::ManyPost | Self::ManyWait => 2,
             Self::AllPost | Self::AllWait | Self::CondPost | Self::CondWait => 1,
             Self::TaskWait | Self::Kick | Self::Masked | Self::Rendezvous | Self::ManyInto => 1,

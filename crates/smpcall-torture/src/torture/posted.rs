@@ -151,7 +151,8 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
         let next = CpuId::new((self.turn.key % u64::from(self.smp().nr_cpu_ids())) as u32);
         self.counted(|| {
             let post = self.smp().post(target, move || {
-                post_onward(letter, next);
+                // A refusal is the target's, not the source's.
+                let _ = post_onward(letter, next, |_| ());
                 letter.arrive();
             });
             post.map_err(|refused| refused.error)

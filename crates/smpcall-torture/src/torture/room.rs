@@ -20,7 +20,7 @@ pub const FOREIGNERS: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Fault {
-    /// A function ran on a CPU that was not asked.
+    /// A function ran on a CPU that was not asked, or in a context in which nothing may run.
     WrongCpu,
     /// A post ran before an earlier one of its source, or twice.
     Order,
@@ -81,6 +81,11 @@ pub(crate) struct Worker {
     pub(crate) phases: AtomicU64,
     /// Target: the last number of each source, with the source.
     seen: [AtomicU64; SOURCES],
+    /// Is this CPU in a region in which nothing may interrupt it?
+    pub(crate) masked: AtomicU32,
+    /// Source: how many calls back it asked for; and, doubled, the last that came, odd if it was refused.
+    pub(crate) asked: AtomicU64,
+    pub(crate) heard: AtomicU64,
     /// Source: what the function of an RPC is told, answers, and that it ran.
     pub(crate) rpc: [AtomicU64; 3],
     /// Source: its descriptor that posts itself, and how often it still shall.
@@ -102,6 +107,9 @@ impl Worker {
             ran: AtomicU64::new(0),
             phases: AtomicU64::new(0),
             seen: [const { AtomicU64::new(0) }; SOURCES],
+            masked: AtomicU32::new(0),
+            asked: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             rpc: [const { AtomicU64::new(0) }; 3],
             again: Again::new(),
             again_left: AtomicU32::new(0),
@@ -122,12 +130,21 @@ impl Worker {
             &self.accepted,
             &self.ran,
             &self.phases,
+            &self.asked,
+            &self.heard,
         ];
         let words = words.into_iter().chain(&self.seen).chain(&self.rpc);
         let words = words.chain(&self.done).chain(&self.refused);
         words.for_each(|word| word.store(0, Ordering::Relaxed));
+        self.masked.store(0, Ordering::Relaxed);
         self.again_left.store(0, Ordering::Relaxed);
         self.again_runs.store(0, Ordering::Relaxed);
+    }
+
+    /// Target: may a function run here now? Asked by functions, on this CPU.
+    pub(crate) fn may_interrupt(&self) -> bool {
+        // ORDERING: Relaxed — written and read on one CPU.
+        self.masked.load(Ordering::Relaxed) == 0
     }
 
     /// Counts an operation of this source.

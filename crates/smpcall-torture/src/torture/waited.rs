@@ -34,7 +34,8 @@ impl Probe {
 impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
     /// What a waited function does on `cpu`.
     fn probe(&self, probe: &Probe, cpu: CpuId) {
-        let here = self.me() == Some(cpu) && !self.smp().platform().irqs_enabled();
+        let may_run = self.room().worker(Source::task(cpu)).may_interrupt();
+        let here = self.me() == Some(cpu) && !self.smp().platform().irqs_enabled() && may_run;
         self.room().check(here, Fault::WrongCpu);
         self.room()
             .check(probe.input == self.turn.key, Fault::MemoryIn);
@@ -123,8 +124,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
     /// Only the runner may wait for another CPU's ordinary context; others do a task RPC instead.
     pub(super) fn task_wait(&self) -> u64 {
         let target = self.turn.target;
-        // ORDERING: Relaxed — set before this worker was started; the runner's own is never set.
-        if self.worker.running.load(Ordering::Relaxed) != 0 {
+        if self.source != self.runner.source() {
             return self.task_rpc();
         }
         let ran = AtomicU32::new(0);
@@ -147,7 +147,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
     /// Takes no calls for a while.
     pub(super) fn masked(&self) -> u64 {
         let guard = self.smp().irqs_off();
-        self.runner.burn(1_000 * (self.turn.key % 64));
+        self.burn_masked();
         drop(guard);
         0
     }

@@ -34,15 +34,10 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
         let worker = self.room.worker(source);
         // ORDERING: Relaxed — the worker's own.
         let mut rng = Rng::new(worker.rng.load(Ordering::Relaxed));
-        let sum: u64 = self.weights.iter().map(|&weight| u64::from(weight)).sum();
-        let mut choice = rng.below(sum);
-        let weights = self.weights.iter().map(|&weight| u64::from(weight));
-        let chosen = weights.zip(op::ALL).find(|&(weight, _)| {
-            let here = choice < weight;
-            choice = choice.wrapping_sub(weight);
-            here
-        });
-        let op = chosen.map_or(Op::Nudge, |(_, op)| op);
+        let Some(op) = self.choose(source, &mut rng) else {
+            self.smp().platform().relax(1_000);
+            return;
+        };
         let turn = Turn {
             op,
             target: CpuId::new(rng.below(u64::from(self.smp().nr_cpu_ids())) as u32),
@@ -64,6 +59,19 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
         }
     }
 
+    /// One kind of operation, by the weights; `None` if this source may do none.
+    fn choose(&self, source: Source, rng: &mut Rng) -> Option<Op> {
+        let weights = || op::ALL.map(|op| (op, self.weight(op, source))).into_iter();
+        let sum: u64 = weights().map(|(_, weight)| weight).sum();
+        let mut choice = rng.below(sum.max(1));
+        let chosen = weights().find(|&(_, weight)| {
+            let here = choice < weight;
+            choice = choice.wrapping_sub(weight);
+            here
+        });
+        chosen.map(|(op, _)| op)
+    }
+
     /// How long the function runs: mostly not at all.
     fn burn_time(&self, rng: &mut Rng) -> u64 {
         let long = self.torture.long_wait_us;
@@ -71,6 +79,23 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
             0 if long > 0 => 1_000 * rng.below(long),
             1..4 => 1_000 * rng.below(64),
             _ => 0,
+        }
+    }
+
+    /// The stream of posts that the runner's own are part of.
+    pub(super) fn source(&self) -> Source {
+        self.me.map_or(Source::foreign(0), Source::task)
+    }
+
+    /// May this source choose this kind of operation?
+    fn weight(&self, op: Op, source: Source) -> u64 {
+        let weight = u64::from(self.weights[op as usize]);
+        // A CPU is one already, and the runner counts those that are down.
+        let attaches = source != self.source() && source.place().is_err();
+        if op == Op::Attach && !attaches {
+            0
+        } else {
+            weight
         }
     }
 
@@ -157,6 +182,8 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
             Op::Ticket => self.ticket(),
             Op::Rendezvous => self.rendezvous(),
             Op::ManyInto => self.many_into(),
+            Op::Preempt => self.preempt(),
+            Op::Attach => self.attach(),
         }
     }
 
@@ -187,13 +214,18 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
     /// Waits for a function that was accepted; it still uses this stack, so it must come.
     pub(super) fn wait_for(&self, ended: impl Fn() -> bool) {
         if !self.runner.wait_or_nudge(ended) {
-            let Turn { op, target, .. } = self.turn;
-            self.runner.dump("an accepted function never ran");
-            let me = self.me();
-            let platform = self.smp().platform();
-            platform.fatal(format_args!(
-                "torture: {op:?} of {me:?} to CPU {target} is lost"
-            ));
+            self.give_up();
         }
+    }
+
+    /// An accepted function never ran: it still uses what this run has, so everything stops.
+    pub(super) fn give_up(&self) -> ! {
+        let Turn { op, target, .. } = self.turn;
+        self.runner.dump("an accepted function never ran");
+        let me = self.me();
+        let platform = self.smp().platform();
+        platform.fatal(format_args!(
+            "torture: {op:?} of {me:?} to CPU {target} is lost"
+        ))
     }
 }
