@@ -199,6 +199,8 @@ pub(crate) struct BenchOptions {
     /// Only the rows whose name contains this (their limits are measured as well)
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
 }
 
 /// How a CPU that computes hears of calls.

@@ -15,12 +15,14 @@
 //! | `seed.rs` | the seed's own algorithm |
 //! | `peers.rs` | channels and pools, with the feature `peers` |
 //! | `tally.rs` | the samples by placement, and the rows |
+//! | `chart.rs` | the rows as a picture |
 
 #![expect(
     clippy::missing_panics_doc,
     reason = "a wrong answer in the middle of a measurement ends the program, exit code 1"
 )]
 
+mod chart;
 mod lab;
 mod limits;
 mod ours;
@@ -80,6 +82,7 @@ impl Contender {
 
 /// Measures and shows.
 pub(crate) fn run(common: &Common, options: &BenchOptions) -> Verdict {
+    options.pictures.check()?;
     let lab = Lab::boot(common.cpus.as_ref())?;
     let contenders = contenders(&lab, options.only.as_deref())?;
     let time = Duration::from_secs_f64(options.seconds);
@@ -91,6 +94,9 @@ pub(crate) fn run(common: &Common, options: &BenchOptions) -> Verdict {
     output::rows(common.format(), &rows)?;
     if common.format() == output::Format::Human {
         tally.show(&lab, &rows)?;
+    }
+    if options.pictures.any() {
+        options.pictures.write(&chart::draw(&rows))?;
     }
     let missing = tally.missing(&contenders);
     for contender in &missing {

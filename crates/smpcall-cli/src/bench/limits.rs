@@ -35,6 +35,7 @@ pub(crate) fn all() -> Vec<Contender> {
         Contender::new("spsc64", "limit", "spsc64", spsc64),
         Contender::new("futex", "limit", "futex", futex_wake),
         Contender::new("tgkill", "limit", "tgkill", signal),
+        Contender::new("membarrier", "limit", "membarrier", membarrier),
     ]
 }
 
@@ -107,6 +108,21 @@ fn futex_wake(lab: &Lab) -> Vec<f64> {
         })
     };
     lab.duet(answer, || (1..=WAKE_UPS as u32).map(wake).collect())
+}
+
+/// The kernel's barrier on every CPU of the process, while the other is busy; what a kick without a
+/// handler costs. Nothing where the kernel does not offer it.
+fn membarrier(lab: &Lab) -> Vec<f64> {
+    // SAFETY: the call takes no pointer.
+    let barrier = |command: libc::c_int| unsafe { libc::syscall(libc::SYS_membarrier, command, 0) };
+    if barrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0 {
+        return Vec::new();
+    }
+    let busy = |stop: &AtomicBool| while !stopped(stop) {};
+    lab.duet(busy, || {
+        let once = || lab.time_one(|| drop(barrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)));
+        (0..2 * WAKE_UPS).map(|_| once()).collect()
+    })
 }
 
 /// Set by the signal handler.

@@ -7,6 +7,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use smpcall_hosted::CpuMask;
+
 use crate::bench::Contender;
 use crate::bench::lab::{Lab, stopped, time_runs};
 use crate::bench::limits::{POST_RUNS, POSTS, SLEEP_GAP, WAKE_UPS, time_cold};
@@ -29,6 +31,11 @@ pub(crate) fn all() -> Vec<Contender> {
         row("post", "spsc64", post),
         row("call_parked", "futex", call_parked),
         row("call_poll_point", "one_line", call_poll_point),
+        row("call_any", "one_line", call_any),
+        row("on_each_cpu_cond", "one_line", cond),
+        row("kick_all_cpus_sync", "one_line", kick),
+        row("all_to_all", "two_lines", all_to_all),
+        row("call_foreign", "one_line", call_foreign),
     ]
 }
 
@@ -106,4 +113,61 @@ fn call_poll_point(lab: &Lab) -> Vec<f64> {
         }
     };
     lab.duet(answer, || time_runs(RUNS, CALLS, |i| call(lab, i)))
+}
+
+/// To whichever CPU of a mask is nearest.
+fn call_any(lab: &Lab) -> Vec<f64> {
+    let others = CpuMask::of(lab.responder);
+    time_runs(RUNS, CALLS, |i| {
+        let answer = lab.machine.call_any(&others, move || black_box(i) + 1);
+        assert!(
+            answer.is_ok_and(|(cpu, answer)| (cpu, answer) == (lab.responder, i + 1)),
+            "the closure's result comes back"
+        );
+    })
+}
+
+/// To those that match a predicate: the responder.
+fn cond(lab: &Lab) -> Vec<f64> {
+    time_runs(RUNS, CALLS, |i| {
+        let wanted = |cpu| cpu == lab.responder;
+        let ran = lab.machine.on_each_cpu_cond(wanted, move |cpu| {
+            black_box((cpu, i));
+        });
+        assert!(ran.is_ok_and(|ran| ran.len() == 1), "the responder runs it");
+    })
+}
+
+/// Until the other CPU has run a handler.
+fn kick(lab: &Lab) -> Vec<f64> {
+    time_runs(RUNS, CALLS, |_| {
+        let kicked = lab.machine.kick_all_cpus_sync();
+        assert!(
+            kicked.is_ok_and(|kicked| kicked.len() == 1),
+            "it was online"
+        );
+    })
+}
+
+/// While the other CPU calls this one as often as it can; both serve while they wait.
+fn all_to_all(lab: &Lab) -> Vec<f64> {
+    let (machine, back) = (Arc::clone(&lab.machine), lab.caller);
+    let answer = move |stop: &AtomicBool| {
+        while !stopped(stop) {
+            let called = machine.call(back, || black_box(1));
+            assert!(called.is_ok(), "the caller is online");
+        }
+    };
+    lab.duet(answer, || time_runs(RUNS, CALLS, |i| call(lab, i)))
+}
+
+/// From a thread that is no CPU of the machine, on the caller's processor; the caller sleeps meanwhile.
+fn call_foreign(lab: &Lab) -> Vec<f64> {
+    let foreigner = || {
+        (0..WARM_UP).for_each(|i| call(lab, i));
+        time_runs(RUNS, CALLS, |i| call(lab, i))
+    };
+    // A new thread inherits the affinity of the one that makes it.
+    std::thread::scope(|scope| scope.spawn(foreigner).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
