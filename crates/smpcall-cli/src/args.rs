@@ -65,6 +65,7 @@ Examples:
   smpcall bench                    on the first two CPUs, for 10 s
   smpcall bench --cpus 0-0,6-6 --only call
                                    calls between CPUs 0 and 6 and their limits
+  smpcall bench --svg bench.svg    how many times its limit each row takes, as a picture
   cargo run --release --features peers -- bench
                                    with the other libraries";
 
@@ -146,7 +147,8 @@ pub(crate) enum Command {
     /// at the moment (near, far, smt), for a hypervisor moves them about. A block counts only if both
     /// looks around it agree, and figures are compared within one placement only.
     ///
-    /// With the cargo feature `peers`: std mpsc, crossbeam-channel, kanal, flume, rtrb, rayon, tokio.
+    /// With the cargo feature `peers`: std mpsc, crossbeam-channel, kanal, flume, rtrb, rayon, tokio,
+    /// and glommio where io_uring works.
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchOptions),
     /// Make random calls of every kind on every CPU at once, while CPUs go and come back, and check all

@@ -12,8 +12,9 @@
 //! | `limits.rs` | what the hardware and the kernel can do at best |
 //! | `ring.rs` | the ring of `spsc64` |
 //! | `ours.rs`, `preempted.rs` | smpcall |
+//! | `masks.rs` | interrupts off and on |
 //! | `seed.rs` | the seed's own algorithm |
-//! | `peers.rs` | channels and pools, with the feature `peers` |
+//! | `peers.rs`, `glommio.rs` | channels, pools and executors, with the feature `peers` |
 //! | `tally.rs` | the samples by placement, and the rows |
 //! | `chart.rs` | the rows as a picture |
 
@@ -23,8 +24,11 @@
 )]
 
 mod chart;
+#[cfg(feature = "peers")]
+mod glommio;
 mod lab;
 mod limits;
+mod masks;
 mod ours;
 #[cfg(feature = "peers")]
 mod peers;
@@ -113,9 +117,12 @@ fn contenders(lab: &Lab, only: Option<&str>) -> Result<Vec<Contender>, Failure> 
     let mut all = limits::all();
     all.extend(ours::all());
     all.extend(preempted::all(lab)?);
+    all.extend(masks::all());
     all.extend(seed::all());
     #[cfg(feature = "peers")]
     all.extend(peers::all(lab)?);
+    #[cfg(feature = "peers")]
+    all.extend(glommio::all());
     let Some(text) = only else {
         return Ok(all);
     };

@@ -324,7 +324,15 @@ fn bench_rows_have_their_names_placements_and_limits() {
         rows.iter()
             .any(|row| row["name"] == name && row["peer"] == peer)
     };
-    for name in ["one_line", "two_lines", "spsc64", "futex", "tgkill"] {
+    for name in [
+        "one_line",
+        "two_lines",
+        "spsc64",
+        "futex",
+        "tgkill",
+        "membarrier",
+        "thread_flag",
+    ] {
         assert!(has(name, "limit"), "no limit {name}: {}", run.stdout);
     }
     for name in [
@@ -335,6 +343,12 @@ fn bench_rows_have_their_names_placements_and_limits() {
         "call_parked",
         "call_poll_point",
         "call_signal",
+        "call_any",
+        "on_each_cpu_cond",
+        "kick_all_cpus_sync",
+        "all_to_all",
+        "call_foreign",
+        "interrupts_off",
     ] {
         assert!(has(name, "smpcall"), "no row {name}: {}", run.stdout);
     }

@@ -120,7 +120,12 @@ fn membarrier(lab: &Lab) -> Vec<f64> {
     }
     let busy = |stop: &AtomicBool| while !stopped(stop) {};
     lab.duet(busy, || {
-        let once = || lab.time_one(|| drop(barrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)));
+        let once = || {
+            lab.time_one(|| {
+                let done = barrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+                assert_eq!(done, 0, "the process is registered");
+            })
+        };
         (0..2 * WAKE_UPS).map(|_| once()).collect()
     })
 }
