@@ -217,14 +217,14 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     }
 
     /// Runs `f` on another CPU, `meanwhile` here, and waits. `meanwhile` must not panic; it gets
-    /// what the doorbell said before, `POLLING` if it was not rung for this call.
+    /// whether nobody rang for this call (E8).
     #[inline]
     pub(crate) fn call_remote<R, F>(
         &self,
         waiter: Waiter,
         cpu: CpuId,
         f: F,
-        meanwhile: impl FnOnce(u32),
+        meanwhile: impl FnOnce(bool),
     ) -> Result<Outcome<P, R>, Refused<F>>
     where
         F: FnOnce() -> R + Send,
@@ -284,7 +284,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         mailbox: &Mailbox,
         seen: u32,
         f: F,
-        meanwhile: impl FnOnce(u32),
+        meanwhile: impl FnOnce(bool),
     ) -> Result<Outcome<P, R>, Refused<F>>
     where
         F: FnOnce() -> R + Send,
@@ -312,13 +312,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         } else {
             mailbox
         };
-        // A CPU that seemed to poll is not rung now: it looks by itself, or the grace ends (E8).
-        let refused = seen != bell::POLLING
-            && !self.act(cpu, area, area.bell.ring_from(seen))
-            && mailbox.retract();
+        let silent = self.looks_by_itself(seen);
+        let refused =
+            !silent && !self.act(cpu, area, area.bell.ring_from(seen)) && mailbox.retract();
         let refused = refused || {
-            meanwhile(seen);
-            self.wait_for_mail(waiter, cpu, area, mailbox, || seen == bell::POLLING)
+            meanwhile(silent);
+            self.wait_for_mail(waiter, cpu, area, mailbox, || silent)
         };
         let job = if in_line {
             mailbox.payload(|payload| payload.cast())
@@ -385,7 +384,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         cpu: CpuId,
         area: &Area<W, D>,
         f: F,
-        meanwhile: impl FnOnce(u32),
+        meanwhile: impl FnOnce(bool),
     ) -> Result<Outcome<P, R>, Refused<F>>
     where
         F: FnOnce() -> R + Send,
@@ -401,7 +400,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 record.into_closure()
             }));
         }
-        meanwhile(bell::RUNG);
+        meanwhile(false);
         let suspect = Suspect::running(cpu, record.request());
         self.wait_for(waiter, suspect, || record.is_done());
         // SAFETY: 1 — done.

@@ -11,7 +11,7 @@ use core::mem::ManuallyDrop;
 use core::ptr;
 
 use crate::area::{MAILBOXES, MAILING_TO_ALL};
-use crate::bell::{self, Ring};
+use crate::bell::Ring;
 use crate::broadcast::BroadcastFn;
 use crate::cpu::{CpuId, CpuMask, Crowd};
 use crate::mailbox::{MailFn, Mailbox, Payload};
@@ -72,9 +72,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
         let mut run_local = run_local;
         let (f, shared) = (&shared.f, &*shared);
-        let meanwhile = |seen| {
-            if run_local.is_some() {
-                self.look_again(cpu, seen);
+        let meanwhile = |silent| {
+            if silent && run_local.is_some() {
+                self.look_again(cpu);
             }
             shared.run(run_local.take());
         };
@@ -123,17 +123,18 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 line.write(InLine { f, panics });
             });
         }
-        let refused = seen != bell::POLLING
-            && !self.act(cpu, area, area.bell.ring_from(seen))
-            && mailbox.retract();
+        let silent = self.looks_by_itself(seen);
+        let refused =
+            !silent && !self.act(cpu, area, area.bell.ring_from(seen)) && mailbox.retract();
         if let Some(run_local) = run_local {
-            self.look_again(cpu, seen);
+            if silent {
+                self.look_again(cpu);
+            }
             // SAFETY: the line holds the function until we move it back, and nobody writes it: the
             // target too only borrows it.
             run_local(unsafe { &(*line).f }, &shared.panics);
         }
-        let is_unrung = || seen == bell::POLLING;
-        let refused = refused || self.wait_for_mail(waiter, cpu, area, mailbox, is_unrung);
+        let refused = refused || self.wait_for_mail(waiter, cpu, area, mailbox, || silent);
         // SAFETY: done or retracted: the function is ours alone again and moves back to its home.
         mailbox.payload(|_| unsafe { home.write(ManuallyDrop::take(&mut (*line).f)) });
         self.own(me).local.set_mailing(0);
@@ -183,7 +184,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.kick(&out);
         if run_local.is_some() {
             for cpu in &out.unrung {
-                self.look_again(cpu, bell::POLLING);
+                self.look_again(cpu);
             }
         }
         shared.run(run_local);
@@ -225,7 +226,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         // SAFETY: 1 — ours, idle after our last wait, and marked as in use; 2 — the data's address
         // is what `run` expects, and `broadcast` waits before the data goes.
         unsafe { mailbox.publish(run, |payload| payload.cast::<*const ()>().write(data)) };
-        if seen == bell::POLLING {
+        if self.looks_by_itself(seen) {
             out.unrung.insert(cpu);
             return;
         }
@@ -300,14 +301,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
     }
 
-    /// Before a local run: rings a target that was not rung because it seemed to poll (`seen`) and has
-    /// stopped (E8). One that left is found when it is waited for.
+    /// Before a local run: rings a target that was not rung because it looks by itself, unless it polls
+    /// (E8). One that left is found when it is waited for.
     #[inline]
-    fn look_again(&self, cpu: CpuId, seen: u32) {
-        if seen == bell::POLLING {
-            let area = self.own(cpu);
-            self.act(cpu, area, area.bell.ring_unless_polling());
-        }
+    fn look_again(&self, cpu: CpuId) {
+        let area = self.own(cpu);
+        self.act(cpu, area, area.bell.ring_unless_polling());
     }
 }
 

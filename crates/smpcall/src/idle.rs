@@ -41,21 +41,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if area.bell.is_rung() {
             return self.drain_with_irqs_off(me);
         }
-        // A called function that polls would find the call that it is part of still in its line.
-        if !area.mail.iter().any(|mailbox| mailbox.looks_called()) || area.local.in_handler() {
-            return false;
-        }
-        let were_on = self.platform().irqs_save();
-        if !were_on {
-            return false;
-        }
-        area.local.set_in_handler(true);
-        // SAFETY: 1 — we are this CPU in its idle loop, interrupts are off, so no drain is
-        // running; 2 — our own context.
-        let served = unsafe { area.serve_mail(&self.context(me)) };
-        area.local.set_in_handler(false);
-        self.platform().irqs_restore(were_on);
-        served
+        self.poll_mail(me, area)
     }
 
     /// Stops polling: from here on senders interrupt. What came meanwhile is run.

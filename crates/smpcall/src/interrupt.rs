@@ -100,7 +100,13 @@ impl<const W: usize, const D: usize> Area<W, D> {
     /// Is anything here that a drain would run? A hint for idle loops.
     #[inline]
     pub(crate) fn looks_pending(&self) -> bool {
-        self.bell.is_rung() || self.mail.iter().any(|mailbox| mailbox.looks_called())
+        self.bell.is_rung() || self.looks_mailed()
+    }
+
+    /// Is a call in one of the lines? A hint.
+    #[inline]
+    pub(crate) fn looks_mailed(&self) -> bool {
+        self.mail.iter().any(|mailbox| mailbox.looks_called())
     }
 }
 
@@ -150,15 +156,39 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// A point at which this CPU takes calls: drains if somebody rang.
     ///
-    /// For platforms whose calls do not interrupt, in long work. Answers whether it drained. Does
-    /// nothing on a thread that is no CPU, with interrupts off or inside a called function. One
-    /// load of a line that nobody writes when there is nothing to do.
+    /// For platforms whose calls do not interrupt, in long work. Answers whether anything ran. Does
+    /// nothing on a thread that is no CPU, with interrupts off or inside a called function. A few
+    /// loads of lines that nobody writes when there is nothing to do.
     #[inline]
     pub fn poll(&self) -> bool {
         let Some(me) = self.platform().current_cpu() else {
             return false;
         };
-        self.own(me).bell.is_rung() && self.poll_rung(me)
+        let area = self.own(me);
+        if area.bell.is_rung() {
+            return self.poll_rung(me);
+        }
+        self.platform().polls_when_busy() && self.poll_mail(me, area)
+    }
+
+    /// Runs the calls in the lines, for which nobody need have rung.
+    #[inline]
+    pub(crate) fn poll_mail(&self, me: CpuId, area: &Area<W, D>) -> bool {
+        // A called function that polls would find the call that it is part of still in its line.
+        if !area.looks_mailed() || area.local.in_handler() {
+            return false;
+        }
+        let were_on = self.platform().irqs_save();
+        if !were_on {
+            return false;
+        }
+        area.local.set_in_handler(true);
+        // SAFETY: 1 — we are this CPU, interrupts are off and no called function is on its way, so no
+        // drain is running; 2 — our own context.
+        let served = unsafe { area.serve_mail(&self.context(me)) };
+        area.local.set_in_handler(false);
+        self.platform().irqs_restore(were_on);
+        served
     }
 
     #[cold]

@@ -39,6 +39,15 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     /// How many idle spins a waiter makes before it doubts that its target polls.
     const GRACE_SPINS: u32 = 256;
 
+    /// Does a busy CPU take calls at its poll points alone, so that an interrupt tells it nothing that its lines do
+    /// not? A waited call then spares the doorbell: [`Smp::poll`](crate::Smp::poll) and every wait look at
+    /// the lines too, and the CPU is rung for only if the call is still there after the grace. The default:
+    /// no, it is interrupted at once.
+    #[inline]
+    fn polls_when_busy(&self) -> bool {
+        false
+    }
+
     /// The CPU that executes, or `None` for a thread that is no CPU.
     ///
     /// Any context. Called once per operation and inlined: keep it to a load.

@@ -9,7 +9,7 @@ use core::mem::MaybeUninit;
 use core::panic::Location;
 
 use crate::area::Area;
-use crate::bell::Ring;
+use crate::bell::{self, Ring};
 use crate::cpu::{AtomicCpuMask, CpuId, CpuMask};
 use crate::error::CallError;
 use crate::hotplug::Hotplug;
@@ -321,12 +321,21 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// One turn of a wait.
     #[inline]
     pub(crate) fn turn(&self, waiter: Waiter, spins: u32) {
-        if let Some(me) = waiter.serve
-            && self.own(me).bell.is_rung()
-        {
-            self.serve_while_waiting(me);
+        if let Some(me) = waiter.serve {
+            let area = self.own(me);
+            let silent = self.platform.polls_when_busy() && area.looks_mailed();
+            if silent || area.bell.is_rung() {
+                self.serve_while_waiting(me);
+            }
         }
         self.platform.relax(spins);
+    }
+
+    /// Need nobody ring now for a call in a line, because the target, whose doorbell said this, will look by
+    /// itself, or be rung for when the grace ends (E8)?
+    #[inline]
+    pub(crate) fn looks_by_itself(&self, seen: u32) -> bool {
+        seen == bell::POLLING || (seen == bell::QUIET && self.platform.polls_when_busy())
     }
 
     #[cold]
