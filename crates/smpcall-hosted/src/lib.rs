@@ -68,6 +68,7 @@ mod per_cpu;
 mod placement;
 mod platform;
 mod preempt;
+mod relax;
 mod stall;
 mod thread;
 mod topology;

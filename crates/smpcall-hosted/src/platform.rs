@@ -38,7 +38,7 @@ pub struct Hosted {
     host_cpus: Vec<u32>,
     topology: &'static Topology,
     /// More CPUs than the computer has: give the processor away instead of spinning.
-    oversubscribed: bool,
+    pub(crate) oversubscribed: bool,
     /// `None`: to standard error, what is wrong alone.
     reporter: Option<Reporter>,
     epoch: Instant,
@@ -147,23 +147,11 @@ impl Hosted {
     }
 }
 
-/// Turns of a wait before the processor is given away.
-const SPINS_BEFORE_YIELD: u32 = 10_000;
-/// The same with more CPUs than the computer has.
-const SPINS_BEFORE_YIELD_SHARED: u32 = 50;
 /// How often a thread that blocks on one machine looks after the CPU that it is on another.
 const SERVE_EVERY: &futex::Timespec = &futex::Timespec {
     tv_sec: 0,
     tv_nsec: 200_000,
 };
-/// The pause instructions, about 20 ns each on the machines that were measured, between sending something and
-/// looking for the answer. A look while the other side has the line and works takes the line away
-/// from it, for two more transfers; so nobody looks before the line can have been there and back (near: 104 ns a
-/// call without this pause and the one after a call, 75 with the latter alone, 66 with both; one line to and fro: 53).
-const PAUSES_BEFORE_LOOKS: u32 = 2;
-/// Turns of a wait without the pause instruction, which costs more than a line's way here and back.
-const SPINS_BEFORE_PAUSE: u32 = 1_000;
-
 // SAFETY: 1 — a thread becomes a CPU by `local::become_cpu` in its own machine's `thread` module,
 // and the state machine of the core's hotplug lets one thread at a time be online as a CPU; a
 // thread cannot change its CPU in a call. 2 — calls are taken only at poll points and by the signal's
@@ -249,11 +237,7 @@ unsafe impl Platform for Hosted {
 
     #[inline]
     fn relax(&self, spins: u32) {
-        if spins == 0 {
-            (0..PAUSES_BEFORE_LOOKS).for_each(|_| std::hint::spin_loop());
-        } else if spins >= SPINS_BEFORE_PAUSE || self.oversubscribed {
-            self.relax_longer(spins);
-        }
+        self.relax_in_turn(spins);
     }
 
     #[inline]
@@ -359,44 +343,12 @@ impl Hosted {
             discard(payload);
         }
     }
-
-    /// The later turns of a wait: the pause instruction, then giving the processor away.
-    ///
-    /// A thread that waits here and is a CPU of another machine takes that machine's calls between
-    /// its turns, so that two machines may call each other.
-    #[cold]
-    fn relax_longer(&self, spins: u32) {
-        self.check_process();
-        if let Some(own) = local::elsewhere(self).and_then(Self::own_instance) {
-            own.smp.poll();
-        }
-        let limit = if self.oversubscribed {
-            SPINS_BEFORE_YIELD_SHARED
-        } else {
-            SPINS_BEFORE_YIELD
-        };
-        if spins < limit {
-            std::hint::spin_loop();
-        } else {
-            rustix::thread::sched_yield();
-        }
-    }
 }
 
 impl Hosted {
     /// What the machine of this platform shares.
-    fn own_instance(&self) -> Option<Arc<Inner>> {
+    pub(crate) fn own_instance(&self) -> Option<Arc<Inner>> {
         self.inner.get().and_then(Weak::upgrade)
-    }
-
-    /// A wait in a forked child would have no end: nobody is there who could answer.
-    fn check_process(&self) {
-        if self.is_forked() {
-            fatal(format_args!(
-                "a process that was forked without exec waits for a CPU whose thread its parent has: \
-                 exec in the child, or boot a machine there"
-            ));
-        }
     }
 }
 

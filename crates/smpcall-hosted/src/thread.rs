@@ -127,7 +127,7 @@ fn idle(machine: &Inner, cpu: CpuId) {
 /// clock: hence some calls in a row before anything else is asked. A look in the moment in
 /// which the caller writes its next call would take the line away under its hands, for a transfer more
 /// each way: hence a pause after each call, shorter than the line's way to the caller and back. The
-/// caller does the same (`PAUSES_BEFORE_LOOKS`).
+/// caller does the same (`relax.rs`).
 fn looks(machine: &Inner) -> u32 {
     let mut found = 0;
     for _ in 0..LOOKS_PER_CLOCK {
