@@ -69,6 +69,7 @@ mod placement;
 mod platform;
 mod preempt;
 mod relax;
+mod rings;
 mod stall;
 mod thread;
 mod topology;

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use rustix::thread::futex;
-use smpcall::{CpuId, Distance, Platform, Report, Running, StartError, Tracer};
+use smpcall::{CpuId, Distance, Platform, PostRing, Report, Running, StartError, Tracer};
 
 use crate::CpuMask;
 use crate::boot_error::BootError;
@@ -19,6 +19,7 @@ use crate::machine::Inner;
 use crate::panics::{PanicReport, Payload, discard, fatal};
 use crate::placement::Placement;
 use crate::preempt::Preemption;
+use crate::rings::{self, Rings};
 use crate::stall::{Limits, Stalls};
 use crate::thread;
 use crate::topology::Topology;
@@ -43,6 +44,7 @@ pub struct Hosted {
     reporter: Option<Reporter>,
     epoch: Instant,
     stalls: Stalls,
+    rings: Rings,
     pub(crate) trace: Option<TraceStorage>,
     kicks: AtomicU64,
     wakes: AtomicU64,
@@ -94,6 +96,7 @@ impl Hosted {
             reporter,
             epoch: Instant::now(),
             stalls: stalls.keep(cpus),
+            rings: Rings::new(cpus),
             trace: trace.map(|events| TraceStorage::new(cpus, events)),
             kicks: AtomicU64::new(0),
             wakes: AtomicU64::new(0),
@@ -155,7 +158,7 @@ const SERVE_EVERY: &futex::Timespec = &futex::Timespec {
 // SAFETY: 1 — a thread becomes a CPU by `local::become_cpu` in its own machine's `thread` module,
 // and the state machine of the core's hotplug lets one thread at a time be online as a CPU; a
 // thread cannot change its CPU in a call. 2 — calls are taken only at poll points and by the signal's
-// handler, which look at the soft mask. 3 — `catch_unwind`.
+// handler, which look at the soft mask. 3 — `catch_unwind`. 5 — by index.
 unsafe impl Platform for Hosted {
     type Panic = Payload;
 
@@ -256,6 +259,20 @@ unsafe impl Platform for Hosted {
     #[inline]
     fn running(&self, cpu: CpuId) -> Option<&Running> {
         self.stalls.running.get(cpu.index())
+    }
+
+    #[inline]
+    fn post_ring(&self, cpu: CpuId, line: usize) -> Option<&PostRing> {
+        self.rings.get(cpu, line)
+    }
+
+    #[inline]
+    fn can_fence_all(&self) -> bool {
+        self.rings.can_fence_all()
+    }
+
+    fn fence_all(&self) {
+        rings::fence_all();
     }
 
     fn now_ns(&self) -> u64 {

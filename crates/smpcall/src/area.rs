@@ -46,8 +46,8 @@ pub(crate) enum Lane {
 #[derive(Debug)]
 pub(crate) struct Local {
     in_handler: AtomicU32,
-    /// What the doorbell says when nothing is pending: `QUIET`, `POLLING` in a polling idle loop, else
-    /// `ARMED` while the CPU is armed.
+    /// What the doorbell says when nothing is pending: `QUIET`, `POLLING` or `STREAMING` in a polling idle
+    /// loop, else `ARMED` while the CPU is armed.
     resting: AtomicU32,
     armed: AtomicU32,
     mailing: AtomicU32,
@@ -55,6 +55,10 @@ pub(crate) struct Local {
     pub(crate) guards: Guards,
     /// How many tasks are running, one inside another's wait.
     tasks: AtomicU32,
+    /// Posts that came by rings since the idle loop last began or slept.
+    ring_posts: AtomicU32,
+    /// How many more turns of a streaming idle loop go by before it looks at the rings.
+    ring_pause: AtomicU32,
 }
 
 impl Local {
@@ -107,6 +111,52 @@ impl Local {
         // ORDERING: Relaxed — the CPU's own word.
         self.armed.store(u32::from(now), Ordering::Relaxed);
         self.set_polling(false);
+    }
+
+    /// Says that the idle loop, which polls, streams.
+    pub(crate) fn set_streaming(&self) {
+        // ORDERING: Relaxed — the CPU's own word.
+        self.resting.store(bell::STREAMING, Ordering::Relaxed);
+    }
+
+    /// How many posts came by rings since the last [`Self::forget_ring_posts`].
+    #[inline]
+    pub(crate) fn ring_posts(&self) -> u32 {
+        // ORDERING: Relaxed — the CPU's own counter.
+        self.ring_posts.load(Ordering::Relaxed)
+    }
+
+    /// Counts posts that came by rings.
+    #[inline]
+    pub(crate) fn count_ring_posts(&self, more: u32) {
+        let posts = self.ring_posts().saturating_add(more);
+        // ORDERING: Relaxed — the CPU's own counter.
+        self.ring_posts.store(posts, Ordering::Relaxed);
+    }
+
+    /// Shall this turn of a streaming idle loop look at the rings?
+    #[inline]
+    pub(crate) fn looks_at_rings(&self) -> bool {
+        // ORDERING: Relaxed — the CPU's own counter.
+        let pause = self.ring_pause.load(Ordering::Relaxed);
+        if pause > 0 {
+            // ORDERING: Relaxed — as above.
+            self.ring_pause.store(pause - 1, Ordering::Relaxed);
+        }
+        pause == 0
+    }
+
+    /// Lets so many turns go by before the next look.
+    #[inline]
+    pub(crate) fn pause_rings(&self, turns: u32) {
+        // ORDERING: Relaxed — the CPU's own counter.
+        self.ring_pause.store(turns, Ordering::Relaxed);
+    }
+
+    /// Begins to count anew.
+    pub(crate) fn forget_ring_posts(&self) {
+        // ORDERING: Relaxed — the CPU's own counter.
+        self.ring_posts.store(0, Ordering::Relaxed);
     }
 
     /// Marks the target whose mailbox the task context is using; 0 is none, else the id plus one.
@@ -208,6 +258,8 @@ impl<const W: usize, const D: usize> Area<W, D> {
                     misses: AtomicU32::new(0),
                     guards: Guards::new(),
                     tasks: AtomicU32::new(0),
+                    ring_posts: AtomicU32::new(0),
+                    ring_pause: AtomicU32::new(0),
                 }),
                 requests: Requests::new(),
                 broadcast: Broadcast::new(),

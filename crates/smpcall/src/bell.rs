@@ -27,8 +27,10 @@
 //! that a sender makes one system call, and none while the CPU is awake.
 //!
 //! Only the owner leaves `RUNG`, and only senders enter it. A sender that filled a mailbox of a
-//! `POLLING` CPU need not ring at all: edge E8 is what makes that safe. Edges: E7, E8, E9, E11, E18,
-//! E60.
+//! `POLLING` CPU need not ring at all: edge E8 is what makes that safe. `STREAMING` is `POLLING` with one
+//! more promise (9), that it looks at the post rings too: a sender that filled a slot of one does not
+//! ring, and makes no fence. For that the owner, when it leaves the state by (5) or (6), makes
+//! every CPU execute a fence and looks once more (E43). Edges: E7, E8, E9, E11, E18, E43, E60.
 //! Neighbours: `mailbox`, `queue`, `broadcast` publish; `interrupt` takes.
 
 use crate::sync::{AtomicU32, Ordering, fence, full_fence, loom_const_fn, mutant, ord};
@@ -39,12 +41,20 @@ pub(crate) const CLOSED: u32 = 0;
 pub(crate) const QUIET: u32 = 1;
 /// Somebody rang, and the owner has not looked since.
 pub(crate) const RUNG: u32 = 2;
-/// The owner looks at its mailboxes and at this word again and again.
-pub(crate) const POLLING: u32 = 3;
 /// The owner sleeps on this word (a futex on hosted).
-pub(crate) const PARKED: u32 = 4;
+pub(crate) const PARKED: u32 = 3;
 /// The owner sleeps, or is about to, on what the platform signals (a file descriptor on hosted).
-pub(crate) const ARMED: u32 = 5;
+pub(crate) const ARMED: u32 = 4;
+/// The owner looks at its mailboxes and at this word again and again.
+pub(crate) const POLLING: u32 = 5;
+/// As `POLLING`, and at its post rings; before it stops it makes every CPU execute a fence (E43).
+pub(crate) const STREAMING: u32 = 6;
+
+/// Does a CPU whose doorbell says this look at its mailboxes by itself?
+#[inline]
+pub(crate) const fn polls(seen: u32) -> bool {
+    seen >= POLLING
+}
 
 /// What the sender has to do after it rang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +158,7 @@ impl Bell {
         full_fence!("e8_sender_fence");
         // ORDERING: Relaxed — the fence above orders the publication before this look (E8).
         match self.0.load(Ordering::Relaxed) {
-            POLLING => Ring::Heard,
+            seen if polls(seen) => Ring::Heard,
             _ => self.ring(),
         }
     }
@@ -167,7 +177,7 @@ impl Bell {
         self.0.load(Ordering::Relaxed) == RUNG
     }
 
-    /// Owner, before it drains: (3) and (4). `mode` is `QUIET`, `POLLING` or `ARMED`.
+    /// Owner, before it drains: (3) and (4). `mode` is `QUIET`, `POLLING`, `STREAMING` or `ARMED`.
     #[inline]
     pub(crate) fn take(&self, mode: u32) {
         // ORDERING: Acquire — sees what every ringer so far has published (E7). A swap, so that a
@@ -175,15 +185,25 @@ impl Bell {
         self.0.swap(mode, ord!("e7_take_relaxed", Acquire));
     }
 
+    /// Owner that polls: (9).
+    #[cold]
+    pub(crate) fn start_streaming(&self) {
+        // If somebody has rung, the drain's `take` says it.
+        // ORDERING: Relaxed — it promises something, and publishes nothing.
+        let _ = self
+            .0
+            .compare_exchange(POLLING, STREAMING, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Owner that polls and wants to do something else: (5), or (6) with `PARKED`. Answers whether
-    /// the word was still `POLLING`; otherwise somebody rang and the owner must drain. After a
-    /// `true` the owner looks at its mailboxes once more (E8).
-    pub(crate) fn stop_polling(&self, mode: u32) -> bool {
+    /// the word was still `polling`, which is `POLLING` or `STREAMING`; otherwise somebody rang and the
+    /// owner must drain. After a `true` the owner looks at its mailboxes once more (E8).
+    pub(crate) fn stop_polling(&self, polling: u32, mode: u32) -> bool {
         // ORDERING: Acquire on failure is left to the `take` that follows; the fence below orders
         // this store before the owner's last look (E8).
         let stopped = self
             .0
-            .compare_exchange(POLLING, mode, Ordering::Relaxed, Ordering::Relaxed)
+            .compare_exchange(polling, mode, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok();
         full_fence!("e8_owner_fence");
         stopped

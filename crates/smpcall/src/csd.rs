@@ -151,24 +151,22 @@ fn free(state: &AtomicU32) {
 }
 
 impl<F: Fn() + Copy + Send + 'static> Csd<F> {
-    /// Queues a locked descriptor to be copied, freed and run: (2), (3).
+    /// Makes a locked descriptor ready to be copied, freed and run, (3); it is queued next, (2).
     ///
     /// # Safety
     /// 1. The caller locked it; it stays valid until it is free again (static, or pinned with the
     ///    drop below), and `drop_wait` with it.
     /// 2. The queue's owner runs its calls with a context whose platform is a `P`.
-    pub(crate) unsafe fn push_post<P: Platform>(
+    pub(crate) unsafe fn ready_to_post<P: Platform>(
         &self,
-        queue: &Queue,
         drop_wait: *const DropWait,
-    ) -> Result<bool, Closed> {
+    ) -> NonNull<Node> {
         // SAFETY: 1 — locked: ours.
         self.attached
             .with_mut(|attached| unsafe { attached.write(drop_wait.cast()) });
         // SAFETY: 1 — locked: in no queue.
         unsafe { self.node.set_run(run_posted::<P, F>) };
-        // SAFETY: 1, 2 of `push` — locked, and valid until it is freed by its run.
-        unsafe { queue.push(NonNull::from(self).cast()) }
+        NonNull::from(self).cast()
     }
 }
 
@@ -177,7 +175,7 @@ impl<F: Fn() + Sync> Csd<F> {
     ///
     /// # Safety
     /// 1. The caller locked it and waits for [`Self::is_done`] before it lets go of the borrow.
-    /// 2. As [`Self::push_post`].
+    /// 2. As [`Self::ready_to_post`].
     pub(crate) unsafe fn push_call<P: Platform>(
         &self,
         queue: &Queue,
@@ -222,7 +220,7 @@ unsafe fn run_posted<P: Platform, F: Fn() + Copy>(context: &Context, node: NonNu
     if !late {
         free(&csd.state);
     }
-    // SAFETY: 2 of `NodeFn` and of `push_post`.
+    // SAFETY: 2 of `NodeFn` and of `ready_to_post`.
     unsafe { crate::post::run_and_report::<P, F>(context, node.addr().get(), function) };
     if late {
         free(&csd.state);

@@ -8,12 +8,19 @@
 //!
 //! All of it belongs to task context with interrupts on. A called function that idled would take the calls
 //! behind it before its own is over, and one that slept would hold up its caller: it panics, and the
-//! panic says so. Edges: E7, E8, E18, E60.
+//! panic says so. Edges: E7, E8, E18, E43, E60.
 
+use crate::area::Area;
 use crate::bell;
 use crate::cpu::CpuId;
 use crate::platform::Platform;
 use crate::smp::Smp;
+use crate::sync::mutant;
+
+/// After it has served rings, a streaming CPU leaves them alone for so many turns, some 50 ns: a sender
+/// that is at it fills several slots meanwhile, and their lines come together, while a line that is looked at too
+/// early is taken from the sender's hands.
+const RING_PAUSE: u32 = 4;
 
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Starts polling: from here on senders do not interrupt or wake this CPU, for it promises to
@@ -26,7 +33,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let Some(me) = self.idler() else {
             return;
         };
-        self.own(me).local.set_polling(true);
+        let area = self.own(me);
+        area.local.forget_ring_posts();
+        // One that streams already, for this is called twice, goes on.
+        if !self.streams(area) {
+            area.local.set_polling(true);
+        }
         self.drain_with_irqs_off(me);
     }
 
@@ -39,9 +51,36 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         };
         let area = self.own(me);
         if area.bell.is_rung() {
-            return self.drain_with_irqs_off(me);
+            let drained = self.drain_with_irqs_off(me);
+            self.stream_if_busy(area);
+            return drained;
+        }
+        if self.streams(area) && area.local.looks_at_rings() && self.rings_look_filled(me) {
+            return self.poll_rings(me, area);
         }
         self.poll_mail(me, area)
+    }
+
+    /// Runs what is in the rings, after the calls in the lines.
+    fn poll_rings(&self, me: CpuId, area: &Area<W, D>) -> bool {
+        if area.local.in_handler() {
+            return false;
+        }
+        let were_on = self.platform().irqs_save();
+        if !were_on {
+            return false;
+        }
+        area.local.set_in_handler(true);
+        let context = self.context(me);
+        // SAFETY: 1 — we are this CPU in its idle loop, interrupts are off, so no drain is
+        // running; 2 — our own context.
+        unsafe { area.serve_mail(&context) };
+        // SAFETY: 1, 2 — as above.
+        let served = unsafe { self.serve_rings(area, &context) };
+        area.local.pause_rings(RING_PAUSE);
+        area.local.set_in_handler(false);
+        self.platform().irqs_restore(were_on);
+        served
     }
 
     /// Stops polling: from here on senders interrupt. What came meanwhile is run.
@@ -50,10 +89,34 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return;
         };
         let area = self.own(me);
+        let polling = area.local.resting();
         area.local.set_polling(false);
-        if !area.bell.stop_polling(area.local.resting()) || area.looks_pending() {
+        if !self.stop_polling(area, polling, area.local.resting()) || self.looks_pending(me) {
             self.drain_or_remember(me);
         }
+    }
+
+    /// Goes from `polling`, which is `POLLING` or `STREAMING`, to `mode`. The CPU's own word says something
+    /// else already: a drain in between, in a handler, must not put the old state back. Answers
+    /// whether nobody had rung; otherwise the CPU must drain.
+    fn stop_polling(&self, area: &Area<W, D>, polling: u32, mode: u32) -> bool {
+        let stopped = area.bell.stop_polling(polling, mode);
+        if polling == bell::STREAMING && !mutant!("e43_fence_all") {
+            // Whoever fills a slot and did not see the doorbell change has filled it by now (E43).
+            self.platform().fence_all();
+        }
+        stopped
+    }
+
+    /// Goes from polling to `PARKED`; answers whether nothing has come.
+    pub(crate) fn falls_asleep(&self, me: CpuId, area: &Area<W, D>) -> bool {
+        let polling = area.local.resting();
+        if !bell::polls(polling) {
+            return false;
+        }
+        area.local.forget_ring_posts();
+        area.local.set_polling(true);
+        self.stop_polling(area, polling, bell::PARKED) && !self.looks_pending(me)
     }
 
     /// Goes from polling to sleep and back, by the platform's `park`; between
@@ -67,7 +130,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return;
         };
         let area = self.own(me);
-        if area.bell.stop_polling(bell::PARKED) && !area.looks_pending() {
+        if self.falls_asleep(me, area) {
             self.platform().park(area.bell.word(), bell::PARKED);
         }
         self.drain_with_irqs_off(me);
@@ -89,7 +152,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         };
         let area = self.own(me);
         area.local.set_armed(true);
-        if area.bell.arm() && !area.looks_pending() {
+        if area.bell.arm() && !self.looks_pending(me) {
             return true;
         }
         self.drain_with_irqs_off(me);

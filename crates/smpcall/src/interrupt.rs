@@ -39,12 +39,22 @@ impl<const W: usize, const D: usize> Area<W, D> {
             unsafe { self.serve_requests(context, area_of) };
         }
         if !self.queues.posted.looks_empty() {
-            // SAFETY: 1 of `run_queue` — our queue, our context.
-            unsafe { run_queue(&self.queues.posted, context) };
+            // SAFETY: 1.
+            unsafe { self.run_posted(context) };
         }
         if late {
             self.bell.take(self.local.resting());
         }
+    }
+
+    /// Runs what is in the posted queue.
+    ///
+    /// # Safety
+    /// As [`Self::drain`].
+    #[inline]
+    pub(crate) unsafe fn run_posted(&self, context: &Context) {
+        // SAFETY: 1 of `run_queue` — our queue, our context.
+        unsafe { run_queue(&self.queues.posted, context) };
     }
 
     /// Runs the calls in the mailboxes.
@@ -149,8 +159,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
         area.local.set_in_handler(true);
         self.trace_drain(me);
+        let context = self.context(me);
         // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
-        unsafe { area.drain(&self.context(me), |source| self.own(source)) };
+        unsafe { area.drain(&context, |source| self.own(source)) };
+        // SAFETY: 1, 2 — as above.
+        unsafe { self.serve_rings(area, &context) };
         area.local.set_in_handler(false);
     }
 
@@ -208,6 +221,6 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     pub fn has_pending(&self) -> bool {
         self.platform()
             .current_cpu()
-            .is_some_and(|me| self.own(me).looks_pending())
+            .is_some_and(|me| self.looks_pending(me))
     }
 }

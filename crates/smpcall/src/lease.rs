@@ -1,17 +1,18 @@
-//! Who has a target's mailbox line, and how another source asks for it.
+//! Who has a target's mailbox line, and the post ring beside it.
 //!
 //! A source takes a free line by one exchange and keeps it (`mailbox`, E6). The lease is given up by
 //! its owner alone, in its own time: another source that finds the line taken uses a queue, and
 //! now and then asks. It asks by a descriptor that every CPU has for this, in the owner's posted
 //! queue, so that asking takes no room from posts. The owner's handler lets the line go unless its task
-//! context is using it (E20).
+//! context is using it (E20), or posts are still on their way: what the owner posts later by the
+//! queue must not overtake them.
 //!
 //! ```text
 //!           (1) ask, another source           (2) run, the owner
 //!   free ───────────────────────────▶ queued ─────────────────────▶ free
 //! ```
 //!
-//! Edges: E46 (2→1), E1 carries the target's name. Neighbours: `mailbox`, `call`.
+//! Edges: E46 (2→1), E1 carries the target's name. Neighbours: `mailbox`, `ring`, `call`, `post`.
 
 use core::ptr::NonNull;
 
@@ -98,12 +99,20 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// The owner, in a handler: lets its line of `target` go unless it is in use.
     fn release_line(&self, owner: CpuId, target: CpuId) {
-        let mailbox = &self.own(target).mail[owner.index() % MAILBOXES];
+        let line = owner.index() % MAILBOXES;
+        let mailbox = &self.own(target).mail[line];
         let mailing = self.own(owner).local.mailing();
         let in_use = mailing == MAILING_TO_ALL || mailing == target.get() + 1;
-        if !in_use && mailbox.is_owned_by(owner.get()) {
-            mailbox.disown();
+        if in_use || !mailbox.is_owned_by(owner.get()) {
+            return;
         }
+        if let Some(ring) = self.platform.post_ring(target, line) {
+            if !ring.is_idle() {
+                return;
+            }
+            ring.hand_on();
+        }
+        mailbox.disown();
     }
 
     /// Lets every line go that a leaving CPU owns and that is not in use.

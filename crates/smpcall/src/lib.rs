@@ -11,6 +11,7 @@
 //!   publish:  mailbox line   (waited, one) ──▶ drain, in handler context:
 //!             waited queue   (waited, one)       waited calls, then posted ones
 //!             request bit    (waited, many)
+//!             post ring      (posted, one)
 //!             posted queue   (posted)
 //!   ring:     the doorbell word           ──▶ kicked only if it was quiet,
 //!                                             woken only if it slept
@@ -20,7 +21,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `smp.rs` | the instance; waiting |
-//! | `call.rs`, `lease.rs`, `post.rs`, `many.rs`, `fan_out.rs`, `post_many.rs` | the send side |
+//! | `call.rs`, `lease.rs`, `post.rs`, `post_ring.rs`, `many.rs`, `fan_out.rs`, `post_many.rs` | the send side |
 //! | `interrupt.rs`, `idle.rs` | the receive side; the idle loop |
 //! | `near.rs` | one CPU of a set, by distance |
 //! | `per_cpu.rs` | data that only its CPU touches |
@@ -29,7 +30,7 @@
 //! | `stall.rs`, `trace.rs` | waits that take long; events and counters |
 //! | `sleep.rs` | work in a CPU's ordinary context |
 //! | `hotplug.rs`, `callbacks.rs`, `params.rs` | CPUs come and go, and who hears of it; boot parameters |
-//! | `bell.rs`, `mailbox.rs`, `queue.rs`, `record.rs`, `csd.rs`, `pool.rs`, `broadcast.rs` | the protocol's parts, each with its state diagram |
+//! | `bell.rs`, `mailbox.rs`, `ring.rs`, `queue.rs`, `record.rs`, `csd.rs`, `pool.rs`, `broadcast.rs` | the protocol's parts, each with its state diagram |
 //! | `area.rs`, `job.rs`, `guard.rs`, `cpu.rs`, `error.rs`, `platform.rs`, `sync.rs` | what they are made of |
 //!
 //! The ordering edges (E1 and on) that the parts' comments name are listed in `docs/protocol.md`.
@@ -61,10 +62,12 @@ mod platform;
 mod pool;
 mod post;
 mod post_many;
+mod post_ring;
 mod queue;
 mod record;
 mod rendezvous;
 mod results;
+mod ring;
 mod sleep;
 mod smp;
 mod stall;
@@ -94,6 +97,7 @@ pub use per_cpu::{PerCpu, PerCpuError, PerCpuSlot};
 pub use platform::{Platform, Report, Stall, StallCause};
 pub use post_many::PostManyError;
 pub use results::Results;
+pub use ring::PostRing;
 pub use smp::Smp;
 pub use stall::Running;
 pub use ticket::{Ticket, TicketPool, TicketSlot};

@@ -12,6 +12,7 @@ use core::sync::atomic::AtomicU32;
 use crate::cpu::CpuId;
 use crate::error::{CallError, StartError};
 use crate::near::Distance;
+use crate::ring::PostRing;
 use crate::stall::Running;
 use crate::trace::Tracer;
 
@@ -28,6 +29,7 @@ use crate::trace::Tracer;
 /// 3. [`catch`](Self::catch) runs the function exactly once, here, and lets no panic through.
 /// 4. No method unwinds but [`resume`](Self::resume): while a caller waits, its stack is in use
 ///    elsewhere. A reporter that may panic is caught by the platform.
+/// 5. Each [`post_ring`](Self::post_ring) is always the same, of one CPU, one line and one instance.
 pub unsafe trait Platform: Sync + Sized + 'static {
     /// What a caught panic carries; [`core::convert::Infallible`] where panics stop the machine.
     type Panic: Send;
@@ -207,6 +209,25 @@ pub unsafe trait Platform: Sync + Sized + 'static {
         let _ = cpu;
         None
     }
+
+    /// The ring by which the sources of one line (`0..4`, a CPU's id modulo four) post to `cpu`. `None`,
+    /// the default: posts go by the target's queue. Only [`handle_ipi`](crate::Smp::handle_ipi) may
+    /// interrupt a context that posts and post itself. Asked inline by posts and drains.
+    #[inline]
+    fn post_ring(&self, cpu: CpuId, line: usize) -> Option<&PostRing> {
+        let _ = (cpu, line);
+        None
+    }
+
+    /// Does [`fence_all`](Self::fence_all) work here? Always the same answer; asked inline by idle loops.
+    /// If so, posts by rings to a CPU that polls need neither an exchange nor a fence.
+    #[inline]
+    fn can_fence_all(&self) -> bool {
+        false
+    }
+
+    /// Makes every CPU and thread that may post, this one too, execute a full fence (`membarrier`).
+    fn fence_all(&self) {}
 
     /// Runs a called function and catches its panic.
     ///

@@ -83,6 +83,13 @@ impl<const D: usize> Pool<D> {
         }
     }
 
+    /// Is no node free? A hint.
+    #[inline]
+    pub(crate) fn looks_full(&self) -> bool {
+        // ORDERING: Relaxed — a hint.
+        self.used.load(Ordering::Relaxed).trailing_ones() as usize >= D
+    }
+
     /// Target, or a sender that was refused: (3).
     #[inline]
     pub(crate) fn free(&self, node: NonNull<PoolNode>) {

@@ -14,7 +14,8 @@ use crate::error::{CallError, Refused};
 use crate::guard::Pinned;
 use crate::platform::{Platform, StallCause};
 use crate::pool::{self, PoolNode};
-use crate::queue::{Context, Node, NodeFn};
+use crate::post_ring::{Runs, run_slot, run_slot_with_id};
+use crate::queue::{Context, Node};
 use crate::record::Record;
 use crate::smp::Smp;
 use crate::stall::{Suspect, Watch, run_named};
@@ -37,12 +38,13 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         F: FnOnce() + Send + 'static,
     {
         let _pinned = Pinned::new(&self.platform);
-        if self.platform.current_cpu() == Some(cpu) {
+        let me = self.platform.current_cpu();
+        if me == Some(cpu) {
             self.run_posted_here::<F>(cpu, f);
             return Ok(());
         }
         match self.area(cpu) {
-            Some(area) => self.post_to(cpu, area, f),
+            Some(area) => self.post_to(me, cpu, area, f),
             None => Err(Refused::new(self.refusal(cpu), f)),
         }
     }
@@ -53,17 +55,38 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// `NoSuchCpu` and `Offline`; with a full lane `InterruptsOff` and `InHandler`, where waiting
     /// is impossible. The closure comes back.
     #[track_caller]
+    #[inline]
     pub fn post_wait<F>(&self, cpu: CpuId, f: F) -> Result<(), Refused<F>>
     where
         F: FnOnce() + Send + 'static,
     {
-        let mut f = f;
+        match self.post(cpu, f) {
+            Err(Refused {
+                error: CallError::Full { .. },
+                closure,
+            }) => self.wait_for_room(cpu, closure),
+            other => other,
+        }
+    }
+
+    /// The part of [`post_wait`](Self::post_wait) that waits.
+    #[track_caller]
+    #[inline(never)]
+    fn wait_for_room<F>(&self, cpu: CpuId, mut f: F) -> Result<(), Refused<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
         let mut watch = Watch::default();
         let suspect = Suspect {
             cause: Some(StallCause::NoRoom),
             ..Suspect::running(cpu, 0)
         };
         loop {
+            let me = self.platform.current_cpu();
+            if let Err(error) = self.may_wait(me) {
+                return Err(Refused::new(error, f));
+            }
+            self.watched_turn(self.waiter(me), &mut watch, || suspect);
             match self.post(cpu, f) {
                 Err(Refused {
                     error: CallError::Full { .. },
@@ -74,11 +97,6 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                     return other;
                 }
             }
-            let me = self.platform.current_cpu();
-            if let Err(error) = self.may_wait(me) {
-                return Err(Refused::new(error, f));
-            }
-            self.watched_turn(self.waiter(me), &mut watch, || suspect);
         }
     }
 
@@ -156,11 +174,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return Err(self.refusal(cpu));
         };
         self.platform.descriptor_posted();
-        self.trace_queue::<F>(cpu, csd.request());
         // SAFETY: 1 — locked just now; pinned, and its drop waits; 2 — this instance's queue.
-        let pushed =
-            unsafe { csd.push_post::<P>(&area.queues.posted, area.drop_wait(Lane::Posted)) };
-        if !self.announce(cpu, area, pushed) {
+        let node = unsafe { csd.ready_to_post::<P>(area.drop_wait(Lane::Posted)) };
+        // SAFETY: 1 — locked, and valid until it is freed by its run.
+        if !unsafe { self.post_node::<F>(cpu, area, node) } {
             csd.unlock();
             return Err(self.refusal(cpu));
         }
@@ -194,6 +211,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return Ok(());
         }
         let area = self.area(cpu).ok_or_else(|| self.refusal(cpu))?;
+        let waiter = self.waiter(me);
+        self.flush_rings(waiter, cpu, area);
         let record = Record::<fn(), crate::job::Outcome<P, ()>>::new(|| ());
         self.trace_queue::<fn()>(cpu, record.request());
         // SAFETY: 1 — new, and waited for below; 2 — this instance's queue.
@@ -202,7 +221,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             return Err(self.refusal(cpu));
         }
         let suspect = Suspect::running(cpu, record.request());
-        self.wait_for(self.waiter(me), suspect, || record.is_done());
+        self.wait_for(waiter, suspect, || record.is_done());
         Ok(())
     }
 
@@ -216,18 +235,29 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
 
     /// Queues a closure on another CPU.
     #[inline]
-    fn post_to<F>(&self, cpu: CpuId, area: &Area<W, D>, f: F) -> Result<(), Refused<F>>
+    fn post_to<F>(
+        &self,
+        me: Option<CpuId>,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        f: F,
+    ) -> Result<(), Refused<F>>
     where
         F: FnOnce() + Send + 'static,
     {
-        // SAFETY: 1 — `run_posted` runs an `F`.
-        unsafe { self.enqueue(cpu, area, f, run_posted::<P, F, W, D>) }
+        let runs = Runs {
+            node: run_posted::<P, F, W, D>,
+            slot: run_slot::<P, F>,
+        };
+        // SAFETY: 1 — both run an `F`.
+        unsafe { self.enqueue(me, cpu, area, f, runs) }
     }
 
     /// Queues a closure that wants to know where it runs.
     #[inline]
     pub(crate) fn post_with_id<F>(
         &self,
+        me: Option<CpuId>,
         cpu: CpuId,
         area: &Area<W, D>,
         f: F,
@@ -235,21 +265,26 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     where
         F: FnOnce(CpuId) + Send + 'static,
     {
-        // SAFETY: 1 — `run_posted_with_id` runs an `F`.
-        unsafe { self.enqueue(cpu, area, f, run_posted_with_id::<P, F, W, D>) }
+        let runs = Runs {
+            node: run_posted_with_id::<P, F, W, D>,
+            slot: run_slot_with_id::<P, F>,
+        };
+        // SAFETY: 1 — both run an `F`.
+        unsafe { self.enqueue(me, cpu, area, f, runs) }
     }
 
-    /// Queues what `run` takes out of a pool node and runs.
+    /// Sends what `runs` takes out of a slot or a pool node and runs.
     ///
     /// # Safety
-    /// 1. `run` moves an `F` out of the node's words, frees the node, and runs it.
+    /// 1. Both functions move an `F` out, free its place, and run it.
     #[inline]
     unsafe fn enqueue<F: Send + 'static>(
         &self,
+        me: Option<CpuId>,
         cpu: CpuId,
         area: &Area<W, D>,
         f: F,
-        run: NodeFn,
+        runs: Runs,
     ) -> Result<(), Refused<F>> {
         const {
             assert!(
@@ -260,6 +295,14 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if area.bell.looks_closed() {
             return Err(Refused::new(self.refusal(cpu), f));
         }
+        if let Some(lease) = self.lease(me, cpu, area) {
+            // SAFETY: 1 — it fits; 1 of this function.
+            return unsafe { self.post_by_ring::<F, F>(&lease, cpu, area, runs.slot, f) }
+                .map_err(|(error, f)| Refused::new(error, f));
+        }
+        if me.is_some() && self.has_full_ring(cpu) {
+            return Err(Refused::new(CallError::Full { cpu }, f));
+        }
         let Some(slot) = area.pool.claim() else {
             return Err(Refused::new(CallError::Full { cpu }, f));
         };
@@ -267,7 +310,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         slot.words
             .with_mut(|words| unsafe { words.cast::<F>().write(f) });
         // SAFETY: 1 — claimed: in no queue.
-        unsafe { slot.node.set_run(run) };
+        unsafe { slot.node.set_run(runs.node) };
         let node = NonNull::from(slot);
         self.trace_queue::<F>(cpu, node.addr().get());
         // SAFETY: 1 — `run` is set, pool nodes live as long as the instance; 2 — claimed: ours.

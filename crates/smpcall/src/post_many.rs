@@ -108,7 +108,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let mut posted = CpuMask::EMPTY;
         let mut full = CpuMask::EMPTY;
         for cpu in cpus.iter().filter(|&cpu| Some(cpu) != me) {
-            match self.post_with_id(cpu, self.own(cpu), f) {
+            match self.post_with_id(me, cpu, self.own(cpu), f) {
                 Ok(()) => posted.insert(cpu),
                 Err(Refused {
                     error: CallError::Full { .. },

@@ -246,6 +246,15 @@ impl Chain {
 pub(crate) struct Detached(NonNull<Node>);
 
 impl Detached {
+    /// A call that was handed over by its node's address, without a queue.
+    ///
+    /// # Safety
+    /// 1. What [`Queue::push`] demands of a node, and this is done once for each time it is handed over.
+    #[inline]
+    pub(crate) unsafe fn handed_over(node: NonNull<Node>) -> Self {
+        Self(node)
+    }
+
     /// Runs it. The node is not touched once it runs: its run may free it.
     ///
     /// # Safety

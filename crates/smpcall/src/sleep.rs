@@ -98,8 +98,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.platform.descriptor_posted();
         self.trace_queue::<F>(cpu, csd.request());
         // SAFETY: 1 — locked just now; pinned, and its drop waits; 2 — this instance's queue.
-        let pushed =
-            unsafe { csd.push_post::<P>(&area.queues.sleeping, area.drop_wait(Lane::Sleeping)) };
+        let node = unsafe { csd.ready_to_post::<P>(area.drop_wait(Lane::Sleeping)) };
+        // SAFETY: 1, 2 of `push` — locked, and valid until it is freed by its run.
+        let pushed = unsafe { area.queues.sleeping.push(node) };
         if !self.announce(cpu, area, pushed) {
             csd.unlock();
             return Err(self.refusal(cpu));

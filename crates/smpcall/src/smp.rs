@@ -335,7 +335,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// itself, or be rung for when the grace ends (E8)?
     #[inline]
     pub(crate) fn looks_by_itself(&self, seen: u32) -> bool {
-        seen == bell::POLLING || (seen == bell::QUIET && self.platform.polls_when_busy())
+        bell::polls(seen) || (seen == bell::QUIET && self.platform.polls_when_busy())
     }
 
     #[cold]

@@ -97,6 +97,17 @@ macro_rules! full_fence {
 
 pub(crate) use {full_fence, loom_const_fn, mutant, ord};
 
+/// The light side of a fence that [`Platform::fence_all`](crate::Platform::fence_all) makes on all
+/// CPUs: it holds the compiler back, and costs nothing.
+#[inline(always)]
+pub(crate) fn light_fence() {
+    #[cfg(not(all(test, loom)))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    // In a model the other side's fence arrives here.
+    #[cfg(all(test, loom))]
+    crate::testing::fence_point();
+}
+
 /// Keeps two hot words out of each other's cache line.
 #[derive(Debug)]
 #[repr(C, align(64))]

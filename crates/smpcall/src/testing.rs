@@ -5,16 +5,17 @@
 //! `docs/protocol.md`: it takes a read-modify-write for the newest of its word, and a sequentially
 //! consistent fence for an edge to every later one.
 
-use std::cell::Cell;
-use std::sync::Mutex;
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Mutex};
 
 use crate::cpu::{CpuId, CpuMask};
 use crate::error::StartError;
 use crate::params::BootParams;
 use crate::platform::{Platform, Report};
 use crate::queue::Context;
+use crate::ring::PostRing;
 use crate::smp::Smp;
-use crate::sync::UnsafeCell;
+use crate::sync::{AtomicU32, Ordering, UnsafeCell, fence};
 
 /// Preemptions per execution of a large model, if `LOOM_MAX_PREEMPTIONS` does not say otherwise.
 ///
@@ -85,16 +86,94 @@ pub(crate) fn become_cpu(id: u32) -> CpuId {
     CpuId::new(id)
 }
 
+/// A fence on all threads, which the kernel makes by interrupting them. In a model one thread posts,
+/// and the interrupt arrives at its [`fence_point`]s or after its end.
+pub(crate) struct FenceAll {
+    asked: AtomicU32,
+    answered: AtomicU32,
+}
+
+impl FenceAll {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            asked: AtomicU32::new(0),
+            answered: AtomicU32::new(0),
+        })
+    }
+
+    /// The interrupt, if it has been sent.
+    fn answer(&self) {
+        if self.asked.load(Ordering::Relaxed) != 0 {
+            fence(Ordering::SeqCst);
+            self.answered.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The thread that posts is through: from here on it is as if it were interrupted at once.
+    pub(crate) fn leave(&self) {
+        fence(Ordering::SeqCst);
+        self.answered.store(1, Ordering::Relaxed);
+    }
+
+    fn make(&self) {
+        fence(Ordering::SeqCst);
+        self.asked.store(1, Ordering::Relaxed);
+        while self.answered.load(Ordering::Relaxed) == 0 {
+            loom::thread::yield_now();
+        }
+        fence(Ordering::SeqCst);
+    }
+}
+
+loom::thread_local! {
+    static FENCES: RefCell<Option<Arc<FenceAll>>> = RefCell::new(None);
+}
+
+/// The calling loom thread is the one that posts, and takes these fences.
+pub(crate) fn take_fences(fences: &Arc<FenceAll>) {
+    FENCES.with(|slot| *slot.borrow_mut() = Some(fences.clone()));
+}
+
+/// The other side's fence arrives here, if this thread takes any.
+pub(crate) fn fence_point() {
+    let fences = FENCES.with(|slot| slot.borrow().clone());
+    if let Some(fences) = fences {
+        fences.answer();
+    }
+}
+
 /// A platform whose CPUs are loom threads; a kick is heard when the target looks.
 pub(crate) struct Loom {
     /// Panics that were reported; not modelled memory.
     pub(crate) panics: Mutex<Vec<(u32, u32)>>,
+    /// By CPU, of line 0 alone; empty in models that need none.
+    rings: Vec<PostRing>,
+    /// In models of a CPU that streams.
+    pub(crate) fences: Option<Arc<FenceAll>>,
 }
 
 impl Loom {
     pub(crate) fn new() -> Self {
         Self {
             panics: Mutex::new(Vec::new()),
+            rings: Vec::new(),
+            fences: None,
+        }
+    }
+
+    /// One whose CPUs post by rings.
+    pub(crate) fn with_rings() -> Self {
+        Self {
+            rings: (0..3).map(|_| PostRing::new()).collect(),
+            ..Self::new()
+        }
+    }
+
+    /// One whose CPUs post by rings and stream.
+    pub(crate) fn that_streams() -> Self {
+        Self {
+            fences: Some(FenceAll::new()),
+            ..Self::with_rings()
         }
     }
 
@@ -142,6 +221,20 @@ unsafe impl Platform for Loom {
         0
     }
 
+    fn post_ring(&self, cpu: CpuId, line: usize) -> Option<&PostRing> {
+        self.rings.get(cpu.index()).filter(|_| line == 0)
+    }
+
+    fn can_fence_all(&self) -> bool {
+        self.fences.is_some()
+    }
+
+    fn fence_all(&self) {
+        if let Some(fences) = &self.fences {
+            fences.make();
+        }
+    }
+
     fn start_cpu(&self, _cpu: CpuId) -> Result<(), StartError> {
         Ok(())
     }
@@ -170,7 +263,12 @@ pub(crate) type Small = Smp<Loom, 1, 1>;
 
 /// A small instance with these CPUs online; the model's threads become them.
 pub(crate) fn small(online: &[u32]) -> Small {
-    let smp = Small::new(Loom::new());
+    small_on(Loom::new(), online)
+}
+
+/// As [`small`], on a platform that the model chose.
+pub(crate) fn small_on(platform: Loom, online: &[u32]) -> Small {
+    let smp = Small::new(platform);
     let all = CpuMask::first_n(3);
     // SAFETY: 1, 2 — the models share it in an `Arc` and join their threads.
     unsafe { smp.set_up(&all, &all, &BootParams::unlimited(3)) };

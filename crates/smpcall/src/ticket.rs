@@ -326,16 +326,14 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         slot.words
             .with_mut(|words| unsafe { words.cast::<F>().write(f) });
         self.platform.descriptor_posted();
-        self.trace_queue::<F>(cpu, ptr::from_ref(core).addr());
         let drop_wait = area.drop_wait(Lane::Posted);
         // SAFETY: locked: the cell is ours.
         core.drop_wait
             .with_mut(|cell| unsafe { cell.write(drop_wait) });
         // SAFETY: 1 — locked: in no queue.
         unsafe { core.node.set_run(run_ticket::<P, F, R, N>) };
-        // SAFETY: 1 — `run` is set, and a pinned slot's drop waits; 2 — locked: ours.
-        let pushed = unsafe { area.queues.posted.push(NonNull::from(slot).cast()) };
-        if self.announce(cpu, area, pushed) {
+        // SAFETY: 1 — `run` is set, a pinned slot's drop waits, and it is locked: ours.
+        if unsafe { self.post_node::<F>(cpu, area, NonNull::from(slot).cast()) } {
             return Ok(ticket);
         }
         core::mem::forget(ticket);

@@ -29,6 +29,7 @@ pub(crate) fn all() -> Vec<Contender> {
         row("call_polling_cold", "one_line_cold", call_polling_cold),
         row("broadcast_two", "two_lines", broadcast_two),
         row("post", "spsc64", post),
+        row("post_crowd", "spsc64", post_crowd),
         row("call_parked", "futex", call_parked),
         row("call_poll_point", "one_line", call_poll_point),
         row("call_any", "one_line", call_any),
@@ -87,6 +88,41 @@ fn post(lab: &Lab) -> Vec<f64> {
         );
     });
     runs.into_iter().map(|run| run / POSTS as f64).collect()
+}
+
+/// Producers of [`post_crowd`], and what each posts in a run: enough that their start does not count.
+const PRODUCERS: usize = 4;
+/// As [`PRODUCERS`].
+const CROWD_POSTS: u64 = 4_096;
+/// As [`PRODUCERS`].
+const CROWD_RUNS: usize = 2;
+
+/// The caller, and threads that are no CPU, post to one CPU at the same time, all on the caller's
+/// processor, until the last has run: nanoseconds per post, whoever sent it.
+fn post_crowd(lab: &Lab) -> Vec<f64> {
+    (0..WARM_UP).for_each(|i| call(lab, i));
+    let produce = || {
+        for i in 0..CROWD_POSTS {
+            let words = [i, i, i];
+            let posted = lab.machine.post_wait(lab.responder, move || {
+                black_box(words);
+            });
+            assert!(posted.is_ok(), "the responder is online");
+        }
+    };
+    let runs = time_runs(CROWD_RUNS, 1, |_| {
+        // A thread inherits the processor that its creator is pinned to.
+        std::thread::scope(|scope| {
+            for _ in 1..PRODUCERS {
+                scope.spawn(produce);
+            }
+            produce();
+        });
+        let flushed = lab.machine.flush(lab.responder);
+        assert!(flushed.is_ok(), "the responder is online");
+    });
+    let posts = PRODUCERS as f64 * CROWD_POSTS as f64;
+    runs.into_iter().map(|run| run / posts).collect()
 }
 
 /// To a CPU that sleeps; calls that found it awake do not count.

@@ -15,6 +15,7 @@ use crate::scope::Scope;
 case_list! {
     2 Nothing posts_of_one_source_keep_their_order,
     3 Nothing posts_of_many_sources_keep_the_order_of_each,
+    6 Nothing posts_of_sources_that_share_a_line_keep_the_order_of_each,
     3 Nothing a_handler_is_a_source_with_an_order_of_its_own,
     1 Nothing waited_calls_of_one_source_keep_their_order,
     2 Nothing a_waited_call_overtakes_posts_in_the_same_drain,
@@ -63,29 +64,38 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
     /// Posts `n` numbered functions of a source to a target: closures, descriptors and mask
     /// forms in turn.
     fn post_numbers(&self, s: &Scope<L, Log, W, D>, source: usize, target: CpuId, n: u32) -> Check {
-        let only = CpuMask::of(target);
-        for number in 1..=n {
-            match number % 3 {
-                0 => {
-                    let csd = pin!(s.csd(move |s| s.state.see(source, number)));
-                    // Dropping it at the end of this block waits until it has left the queue.
-                    s.post_csd(target, csd.as_ref()).or_fail("post_csd")?;
-                }
-                1 => {
-                    let f = move |s: &Scope<L, Log, W, D>| s.state.see(source, number);
-                    s.post_wait(target, f).or_fail("post_wait")?;
-                }
-                _ => loop {
-                    let f = s.each(move |s, _| s.state.see(source, number));
-                    let (posted, _full) = s.post_mask(|| self.smp().post_many(&only, f));
-                    if !posted.is_empty() {
-                        break;
-                    }
-                    self.pause_ns(1_000);
-                },
+        (1..=n).try_for_each(|number| self.post_number(s, source, target, number, number % 3))
+    }
+
+    /// Posts the function with this number: a descriptor (0), a closure (1), or by a mask form.
+    fn post_number(
+        &self,
+        s: &Scope<L, Log, W, D>,
+        source: usize,
+        target: CpuId,
+        number: u32,
+        kind: u32,
+    ) -> Check {
+        match kind {
+            0 => {
+                let csd = pin!(s.csd(move |s| s.state.see(source, number)));
+                // Dropping it at the end of this block waits until it has left the queue.
+                s.post_csd(target, csd.as_ref()).or_fail("post_csd")
             }
+            1 => {
+                let f = move |s: &Scope<L, Log, W, D>| s.state.see(source, number);
+                s.post_wait(target, f).or_fail("post_wait")
+            }
+            _ => loop {
+                let f = s.each(move |s, _| s.state.see(source, number));
+                let only = CpuMask::of(target);
+                let (posted, _full) = s.post_mask(|| self.smp().post_many(&only, f));
+                if !posted.is_empty() {
+                    return Ok(());
+                }
+                self.pause_ns(1_000);
+            },
         }
-        Ok(())
     }
 
     fn posts_of_one_source_keep_their_order(&self) -> Check {
@@ -108,6 +118,42 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
                 self.post_numbers(s, index, target, 200)
             })?;
             let sent = 200 * sources.len() as u64;
+            self.wait("all posts ran", || s.ran() == sent)?;
+            s.state.check()
+        })
+    }
+
+    /// Sources whose ids are equal modulo four share a line of the target, and what lies beside it. They
+    /// take turns: a source posts without a pause, in every kind, then calls, then lets the line rest, so
+    /// that it goes to another in the middle of what was queued.
+    fn posts_of_sources_that_share_a_line_keep_the_order_of_each(&self) -> Check {
+        const EACH: u32 = 40;
+        const ROUNDS: u32 = 12;
+        let target = self.other(0);
+        let candidates = self.online().and_not(&CpuMask::of(target));
+        let of_line = |line: usize| candidates.iter().filter(move |cpu| cpu.index() % 4 == line);
+        let line = (0..4)
+            .max_by_key(|&line| of_line(line).count())
+            .unwrap_or(0);
+        let sources: CpuMask<W> = of_line(line).take(CREW).collect();
+        ensure!(sources.len() >= 2, "the CPUs {candidates} share no line");
+        self.scope(Log::new(), |s| {
+            self.together(&sources, |me| {
+                let index = sources.iter().position(|cpu| cpu == me).unwrap_or(CREW);
+                for round in 0..ROUNDS {
+                    let first = round * EACH + 1;
+                    for number in first..first + EACH {
+                        // Few descriptors: each is waited for before the next post.
+                        let kind = if number % 8 == 0 { 0 } else { 1 + number % 2 };
+                        self.post_number(s, index, target, number, kind)?;
+                    }
+                    self.smp().call(target, || ()).or_fail("call")?;
+                    self.pause_ns(u64::from(round % 3) * 20_000);
+                    self.smp().poll();
+                }
+                Ok(())
+            })?;
+            let sent = u64::from(ROUNDS * EACH) * sources.len() as u64;
             self.wait("all posts ran", || s.ran() == sent)?;
             s.state.check()
         })

@@ -119,15 +119,33 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
         })
     }
 
+    /// Posts from here until there is no room; answers how many were accepted.
+    fn fill_up<T: Sync + 'static>(s: &Scope<L, T, W, D>, target: CpuId) -> u64 {
+        let mut accepted = 0;
+        while s.post(target, |_| ()).is_ok() {
+            accepted += 1;
+        }
+        accepted
+    }
+
+    /// Each context fills the room that it has itself: a CPU and its handler may have lanes of their own.
     fn post_wait_on_a_full_lane_is_refused_where_waiting_is(&self) -> Check {
         let (target, poster) = (self.other(0), self.other(1));
         self.scope((), |s| {
+            let accepted = AtomicU64::new(0);
+            let fill = || {
+                // ORDERING: Relaxed — the calls order it.
+                accepted.fetch_add(Self::fill_up(s, target), Ordering::Relaxed);
+            };
             self.masked(&CpuMask::of(target), |_| {
-                self.fill(s, target)?;
-                let inside = || s.post_wait(target, |_| ());
+                let inside = || {
+                    fill();
+                    s.post_wait(target, |_| ())
+                };
                 let refused = self.smp().call(poster, inside).or_fail("call")?;
                 ensure_eq!(refused, Err(CallError::InHandler), "post_wait inside");
                 let masked = || {
+                    fill();
                     let guard = self.smp().irqs_off();
                     let refused = s.post_wait(target, |_| ());
                     drop(guard);
@@ -144,8 +162,14 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
                 );
                 Ok(())
             })?;
+            // ORDERING: Relaxed — as above.
+            let accepted = accepted.load(Ordering::Relaxed);
+            ensure!(
+                accepted >= 8,
+                "only {accepted} posts fit, at least 8 are promised"
+            );
             let inside = || s.post_wait(target, |_| ());
-            self.wait("the posts ran", || s.ran() == D as u64)?;
+            self.wait("the posts ran", || s.ran() == accepted)?;
             self.smp()
                 .call(poster, inside)
                 .or_fail("call")?

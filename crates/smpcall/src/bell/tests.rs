@@ -248,7 +248,7 @@ fn silent_source_against(stop: impl Fn(&World) + Sync + Send + Copy + 'static) {
 #[test]
 fn e8_a_cpu_that_goes_back_to_work_sees_a_silent_call() {
     silent_source_against(|world| {
-        if !world.bell.stop_polling(QUIET) || world.mail.looks_called() {
+        if !world.bell.stop_polling(POLLING, QUIET) || world.mail.looks_called() {
             world.bell.take(QUIET);
             world.serve();
         }
@@ -258,7 +258,7 @@ fn e8_a_cpu_that_goes_back_to_work_sees_a_silent_call() {
 #[test]
 fn e8_a_cpu_that_goes_to_sleep_sees_a_silent_call() {
     silent_source_against(|world| {
-        if !world.bell.stop_polling(PARKED) || world.mail.looks_called() {
+        if !world.bell.stop_polling(POLLING, PARKED) || world.mail.looks_called() {
             world.bell.take(POLLING);
             world.serve();
         }
@@ -313,7 +313,7 @@ fn e18_a_parked_cpu_is_woken_by_a_call() {
         // What `idle_park` does, until the call has run: a wake-up that is lost is a deadlock.
         let mut served = false;
         while !served {
-            if world.bell.stop_polling(PARKED) && !world.mail.looks_called() {
+            if world.bell.stop_polling(POLLING, PARKED) && !world.mail.looks_called() {
                 world.futex_wait(PARKED);
             }
             world.bell.take(POLLING);
@@ -328,7 +328,7 @@ fn e18_a_parked_cpu_is_woken_by_a_call() {
 #[test]
 fn e8_a_cpu_that_arms_hears_of_a_silent_call() {
     silent_source_against(|world| {
-        if !world.bell.stop_polling(QUIET) || world.mail.looks_called() {
+        if !world.bell.stop_polling(POLLING, QUIET) || world.mail.looks_called() {
             world.bell.take(QUIET);
             world.serve();
         }

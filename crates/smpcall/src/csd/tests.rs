@@ -75,8 +75,13 @@ impl World {
 }
 
 fn post<F: Fn() + Copy + Send + 'static>(csd: &Csd<F>, world: &World) -> bool {
+    if !csd.try_lock() {
+        return false;
+    }
     // SAFETY: 1 — locked, and the model joins its threads before it goes; 2 — a `Loom` runs it.
-    csd.try_lock() && unsafe { csd.push_post::<Loom>(&world.queue, &DROP_WAIT) }.is_ok()
+    let node = unsafe { csd.ready_to_post::<Loom>(&DROP_WAIT) };
+    // SAFETY: 1, 2 — locked, and valid until it ran.
+    unsafe { world.queue.push(node) }.is_ok()
 }
 
 #[test]

@@ -48,6 +48,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.wait_until(self.waiter(self.platform.current_cpu()), cpu, || {
             self.hotplug.look(cpu) == DEAD && self.platform.is_stopped(cpu)
         });
+        // Lines with posts on their way stayed its own; it has stopped, so we may speak for it.
+        self.release_all_lines(cpu);
         self.run_dead(cpu, CALLBACKS);
         self.hotplug.set(cpu, OFFLINE);
         Ok(())
@@ -119,8 +121,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.platform.irqs_save();
         self.run_dying(me);
         self.online.remove(me);
-        area.local.set_armed(false);
-        area.bell.close();
+        self.close_bell(area);
         let before = area.local.in_handler();
         area.local.set_in_handler(true);
         if mutant!("bug_posts_lost_with_their_cpu") {
@@ -130,6 +131,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         unsafe { area.queues.waited.close().run(&context) };
         // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
         unsafe { area.drain_at_the_edge(&context, |source| self.own(source)) };
+        // SAFETY: 1, 2 — as above.
+        unsafe { self.close_rings(area, &context) };
         // SAFETY: 1 of `run` — our queue, our context.
         unsafe { area.queues.posted.close().run(&context) };
         area.local.set_in_handler(before);

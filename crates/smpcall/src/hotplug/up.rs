@@ -9,6 +9,7 @@ use crate::area::Area;
 use crate::cpu::CpuId;
 use crate::error::{HotplugError, StartError};
 use crate::platform::Platform;
+use crate::ring::PostRing;
 use crate::smp::Smp;
 use crate::sync::full_fence;
 
@@ -108,11 +109,15 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Step (4), on the CPU itself, interrupts off.
     pub(crate) fn open_cpu(&self, me: CpuId) {
         let area = self.own(me);
+        self.rings(me).for_each(PostRing::open_overflow);
         area.open();
         let before = area.local.in_handler();
         area.local.set_in_handler(true);
+        let context = self.context(me);
         // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
-        unsafe { area.drain_at_the_edge(&self.context(me), |source| self.own(source)) };
+        unsafe { area.drain_at_the_edge(&context, |source| self.own(source)) };
+        // SAFETY: 1, 2 — as above.
+        unsafe { self.claim_rings(area, &context) };
         area.local.set_in_handler(before);
         self.online.insert(me);
         // Orders our being seen online before what we look at from here on: who stored something and
