@@ -97,7 +97,7 @@ pub use trace::write_trace;
 /// Words of a CPU mask: 1,024 CPUs.
 pub const WORDS: usize = 16;
 
-/// Posted closures that fit per target.
+/// Posted closures that fit per target, at least.
 pub const ROOM: usize = 32;
 
 /// A set of CPUs of a machine.

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use naive::{Actor, Answer, Kind, Naive, Run, Source};
+use naive::{Actor, Answer, Kind, Naive, Run, Source, Unsure};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use puppet::Puppets;
@@ -240,7 +240,8 @@ impl Pair<'_> {
 
     /// The same runs, and for each source and target the same order.
     fn compare(&mut self, op: &Op) -> Result<(), TestCaseError> {
-        let (ran, wanted) = (self.puppets.take_log(), std::mem::take(&mut self.naive.log));
+        let ran = self.puppets.take_log();
+        let wanted = self.naive.take_log(&ran);
         prop_assert_eq!(by_pair(&ran), by_pair(&wanted), "what ran after {:?}", op);
         let online = set(&self.puppets.machine.online_cpus());
         prop_assert_eq!(&online, &self.naive.online, "CPUs online after {:?}", op);
@@ -444,7 +445,11 @@ impl Pair<'_> {
         // What runs later runs on another CPU at the same time: one after another, please.
         self.settle();
         let kind = onward.map_or(Kind::Closure, Kind::Onward);
-        let wanted = self.naive.post(actor, run, kind);
+        let unsure = match got {
+            Err(CallError::Full { .. }) => Unsure::Full,
+            _ => Unsure::Room,
+        };
+        let wanted = self.naive.post(actor, run, kind, unsure);
         (
             done(got),
             wanted.map_or_else(Answer::Refused, |()| Answer::Done),
@@ -476,9 +481,12 @@ impl Pair<'_> {
         let post = *post;
         let got = self.puppets.act(actor, op, move || post(CpuId::new(cpu)));
         let tag = slot_tag(slot);
-        let wanted = self
-            .naive
-            .post(actor, Run { source, cpu, tag }, Kind::Descriptor(slot));
+        let wanted = self.naive.post(
+            actor,
+            Run { source, cpu, tag },
+            Kind::Descriptor(slot),
+            Unsure::Room,
+        );
         (
             done(got),
             wanted.map_or_else(Answer::Refused, |()| Answer::Done),
@@ -502,6 +510,7 @@ impl Pair<'_> {
                     ..run
                 },
                 Kind::Closure,
+                Unsure::Full,
             );
             let full = full.map_or_else(Answer::Refused, |()| Answer::Done);
             return (Answer::Refused("Full"), full);
@@ -512,7 +521,7 @@ impl Pair<'_> {
             None => Answer::OneOf(candidates),
         };
         let run_there = |naive: &mut Naive, cpu| {
-            let posted = naive.post(actor, Run { cpu, ..run }, Kind::Closure);
+            let posted = naive.post(actor, Run { cpu, ..run }, Kind::Closure, Unsure::Room);
             assert_eq!(posted, Ok(()), "the machine accepted it");
         };
         self.one_of(got.map(CpuId::get), allowed, run_there)
@@ -534,7 +543,14 @@ impl Pair<'_> {
             })
         };
         let got = self.puppets.act(actor, op, post);
-        (got, self.naive.post_set(actor, run.source, &cpus, run.tag))
+        let full = match &got {
+            Answer::Set(_, full) => full.clone(),
+            _ => BTreeSet::new(),
+        };
+        let wanted = self
+            .naive
+            .post_set(actor, run.source, &cpus, run.tag, &full);
+        (got, wanted)
     }
 
     fn mask(&mut self, cpu: u32) -> (Answer, Answer) {

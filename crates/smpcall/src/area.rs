@@ -20,6 +20,9 @@ pub(crate) const MAILBOXES: usize = 4;
 /// In [`Local::mailing`]: a broadcast uses the lines of many targets.
 pub(crate) const MAILING_TO_ALL: u32 = u32::MAX;
 
+/// In [`Local::mailing`]: a post fills a ring.
+pub(crate) const POSTING: u32 = u32::MAX - 1;
+
 /// The queues.
 #[derive(Debug)]
 pub(crate) struct Queues {
@@ -162,7 +165,7 @@ impl Local {
     /// Marks the target whose mailbox the task context is using; 0 is none, else the id plus one.
     ///
     /// A request to let the mailbox go runs in a handler on this same CPU (E20), so program
-    /// order is all that is needed.
+    /// order is all that is needed. [`MAILING_TO_ALL`] and [`POSTING`] stand for every target.
     #[inline]
     pub(crate) fn set_mailing(&self, target_plus_one: u32) {
         // The compiler must move no use of the line out over either mark (E20).

@@ -160,6 +160,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         area.local.set_in_handler(true);
         self.trace_drain(me);
         let context = self.context(me);
+        if mutant!("bug_posts_before_waited_calls") {
+            // SAFETY: 1, 2 — as below.
+            unsafe { self.serve_rings(area, &context) };
+        }
         // SAFETY: 1 — we are this CPU, interrupts are off, no drain runs; 2 — our own context.
         unsafe { area.drain(&context, |source| self.own(source)) };
         // SAFETY: 1, 2 — as above.

@@ -16,7 +16,7 @@
 
 use core::ptr::NonNull;
 
-use crate::area::{Area, Lane, MAILBOXES, MAILING_TO_ALL};
+use crate::area::{Area, Lane, MAILBOXES, MAILING_TO_ALL, POSTING};
 use crate::cpu::CpuId;
 use crate::mailbox::Mailbox;
 use crate::platform::Platform;
@@ -102,7 +102,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let line = owner.index() % MAILBOXES;
         let mailbox = &self.own(target).mail[line];
         let mailing = self.own(owner).local.mailing();
-        let in_use = mailing == MAILING_TO_ALL || mailing == target.get() + 1;
+        let in_use = [MAILING_TO_ALL, POSTING, target.get() + 1].contains(&mailing);
         if in_use || !mailbox.is_owned_by(owner.get()) {
             return;
         }

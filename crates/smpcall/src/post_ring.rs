@@ -6,7 +6,7 @@
 
 use core::ptr::NonNull;
 
-use crate::area::{Area, Local, MAILBOXES};
+use crate::area::{Area, Local, MAILBOXES, POSTING};
 use crate::bell;
 use crate::cpu::CpuId;
 use crate::error::CallError;
@@ -26,19 +26,23 @@ const POSTS_BEFORE_STREAMING: u32 = 64;
 pub(crate) struct Lease<'a> {
     ring: &'a PostRing,
     local: &'a Local,
+    /// The mark of the call, if there is one, inside which this context posts.
+    outer: u32,
 }
 
 impl Drop for Lease<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.local.set_mailing(0);
+        self.local.set_mailing(self.outer);
     }
 }
 
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// The ring by which `me` posts to `cpu`; `None`: by the posted queue.
     ///
-    /// A handler's posts go by the queue: it is a source of its own.
+    /// A handler's posts go by the queue: it is a source of its own. So does what interrupted a post by a
+    /// ring in task context, which only a signal that is not the platform's can. A reporter that
+    /// posts while its CPU waits for a call is task context like any other.
     #[inline]
     pub(crate) fn lease(
         &self,
@@ -53,10 +57,17 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if local.in_handler() {
             return None;
         }
-        let mailbox = &area.mail[line];
-        if self.begin_mail(me, cpu, mailbox) {
-            return Some(Lease { ring, local });
+        let outer = local.mailing();
+        if outer == POSTING {
+            return None;
         }
+        let mailbox = &area.mail[line];
+        // As in `begin_mail`, the mark comes before the look (E20).
+        local.set_mailing(POSTING);
+        if mailbox.is_owned_by(me.get()) || mailbox.try_own(me.get()) {
+            return Some(Lease { ring, local, outer });
+        }
+        local.set_mailing(outer);
         self.count_miss(me, cpu, mailbox);
         None
     }

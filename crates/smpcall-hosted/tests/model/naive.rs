@@ -2,10 +2,13 @@
 //!
 //! One operation happens at a time. A function runs at once on a CPU that takes calls, and waits
 //! in its queue on one that holds its interrupts off.
+//!
+//! One thing it leaves to the machine: which of two lanes of a target a CPU's closure takes, so that there is
+//! room for more than [`ROOM`] closures of several sources ([`Unsure`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Posted closures that fit per target.
+/// Posted closures that fit per target, at least.
 pub(crate) const ROOM: usize = smpcall_hosted::ROOM;
 
 /// Who acts: a foreign thread, or a CPU.
@@ -64,6 +67,17 @@ pub(crate) enum Kind {
     Descriptor(usize),
 }
 
+/// What to take for the machine's answer to a post where it may give either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unsure {
+    /// There was room.
+    Room,
+    /// There was none.
+    Full,
+    /// Nobody has asked: the function may run or not.
+    Either,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct Naive {
@@ -77,6 +91,8 @@ pub(crate) struct Naive {
     busy: BTreeSet<usize>,
     /// What has run since the last look.
     pub(crate) log: Vec<Run>,
+    /// Runs that need not be: posts by functions that the machine may have refused.
+    unsure: BTreeSet<Run>,
 }
 
 impl Naive {
@@ -89,6 +105,7 @@ impl Naive {
             queues: BTreeMap::new(),
             busy: BTreeSet::new(),
             log: Vec::new(),
+            unsure: BTreeSet::new(),
         }
     }
 
@@ -123,12 +140,44 @@ impl Naive {
                 tag: run.tag,
             };
             // A refusal is the function's own business.
-            let _ = self.post(Some(run.cpu), onward, Kind::Closure);
+            let _ = self.post(Some(run.cpu), onward, Kind::Closure, Unsure::Either);
+        }
+    }
+
+    /// Takes the runs since the last look, without those that need not be and are not in `ran`.
+    pub(crate) fn take_log(&mut self, ran: &[Run]) -> Vec<Run> {
+        let mut log = std::mem::take(&mut self.log);
+        log.retain(|run| !self.unsure.contains(run) || ran.contains(run));
+        log
+    }
+
+    /// Has a CPU that holds its interrupts off room for a closure? `None`: that depends on the lanes.
+    fn has_room(&self, source: Source, cpu: u32) -> Option<bool> {
+        let items = || self.queues.get(&cpu).into_iter().flatten();
+        let closures = |of: &dyn Fn(Source) -> bool| {
+            items()
+                .filter(|item| !matches!(item.kind, Kind::Descriptor(_)))
+                .filter(|item| of(item.run.source) && !self.unsure.contains(&item.run))
+                .count()
+        };
+        let by_the_queue = closures(&|source| !matches!(source, Source::Task(_)));
+        match () {
+            () if items().count() < ROOM => Some(true),
+            () if by_the_queue >= ROOM || closures(&|other| other == source) >= 2 * ROOM => {
+                Some(false)
+            }
+            () => None,
         }
     }
 
     /// Posts a function; on the actor's own CPU it runs at once.
-    pub(crate) fn post(&mut self, actor: Actor, run: Run, kind: Kind) -> Result<(), &'static str> {
+    pub(crate) fn post(
+        &mut self,
+        actor: Actor,
+        run: Run,
+        kind: Kind,
+        unsure: Unsure,
+    ) -> Result<(), &'static str> {
         if let Kind::Descriptor(slot) = kind
             && self.busy.contains(&slot)
         {
@@ -143,33 +192,36 @@ impl Naive {
             self.run(run, kind);
             return Ok(());
         }
-        let queue = self.queues.entry(run.cpu).or_default();
-        let closures = queue
-            .iter()
-            .filter(|item| !matches!(item.kind, Kind::Descriptor(_)));
-        match kind {
-            Kind::Descriptor(slot) => drop(self.busy.insert(slot)),
-            _ if closures.count() >= ROOM => return Err("Full"),
-            _ => {}
+        match (kind, self.has_room(run.source, run.cpu), unsure) {
+            (Kind::Descriptor(slot), ..) => drop(self.busy.insert(slot)),
+            (_, Some(false), _) | (_, None, Unsure::Full) => return Err("Full"),
+            (_, None, Unsure::Either) => drop(self.unsure.insert(run)),
+            (_, Some(true), _) | (_, None, Unsure::Room) => {}
         }
+        let queue = self.queues.entry(run.cpu).or_default();
         queue.push_back(Item { run, kind });
         Ok(())
     }
 
-    /// Posts to a set: who will run it, and who had no room.
+    /// Posts to a set: who will run it, and who had no room; `heard` are those of whom the machine said so.
     pub(crate) fn post_set(
         &mut self,
         actor: Actor,
         source: Source,
         cpus: &BTreeSet<u32>,
         tag: u64,
+        heard: &BTreeSet<u32>,
     ) -> Answer {
         let (mut posted, mut full) = (BTreeSet::new(), BTreeSet::new());
         let (here, remote): (Vec<u32>, Vec<u32>) =
             cpus.iter().copied().partition(|&cpu| actor == Some(cpu));
         // The local one runs last.
         for cpu in remote.into_iter().chain(here) {
-            match self.post(actor, Run { source, cpu, tag }, Kind::Closure) {
+            let unsure = match heard.contains(&cpu) {
+                true => Unsure::Full,
+                false => Unsure::Room,
+            };
+            match self.post(actor, Run { source, cpu, tag }, Kind::Closure, unsure) {
                 Ok(()) => posted.insert(cpu),
                 Err("Full") => full.insert(cpu),
                 Err(_) => false,
