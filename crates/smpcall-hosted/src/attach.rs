@@ -80,18 +80,20 @@ impl std::error::Error for AttachError {}
 ///
 /// ```
 /// use smpcall_hosted::{CpuId, Machine};
+/// use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 /// let machine = Machine::builder().count(2).only_attached().boot()?;
+/// let called = AtomicBool::new(false);
 /// std::thread::scope(|scope| {
 ///     let server = scope.spawn(|| {
 ///         let here = machine.attach(CpuId::new(1)).expect("nobody else is CPU 1");
-///         let mut served = false;
-///         while !served {
+///         // A call may run in `sleep` already, which then returns at once.
+///         while !called.load(Relaxed) {
 ///             here.sleep(None);
-///             served = here.serve();
+///             here.serve();
 ///         }
 ///     });
-///     while machine.call(CpuId::new(1), || 7).is_err() {}
-///     server.join().expect("it has served");
+///     while machine.call(CpuId::new(1), || called.store(true, Relaxed)).is_err() {}
+///     server.join().expect("it was called");
 /// });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

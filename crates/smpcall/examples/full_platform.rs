@@ -16,8 +16,8 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use smpcall::{
-    BootParams, CallError, CpuId, CpuMask, Distance, PairCounters, Platform, Report, Running, Smp,
-    Stall, StallCause, StartError, TraceBuffer, TraceSlot, Tracer,
+    BootParams, CallError, CpuId, CpuMask, Distance, PairCounters, Platform, PostRing, Report,
+    Running, Smp, Stall, StallCause, StartError, TraceBuffer, TraceSlot, Tracer,
 };
 
 const CPUS: usize = 4;
@@ -28,6 +28,8 @@ static ALIVE: [AtomicBool; CPUS] = [const { AtomicBool::new(false) }; CPUS];
 static THREADS: [Mutex<Option<Thread>>; CPUS] = [const { Mutex::new(None) }; CPUS];
 /// What each CPU runs for others.
 static RUNNING: [Running; CPUS] = [const { Running::new() }; CPUS];
+/// By which each CPU's posts come, by the line of their source.
+static RINGS: [[PostRing; 4]; CPUS] = [const { [const { PostRing::new() }; 4] }; CPUS];
 /// Foreign threads that wait for room or for a result.
 static BLOCKED: (Mutex<()>, Condvar) = (Mutex::new(()), Condvar::new());
 /// Storage for a trace: one buffer for each CPU and one for foreign threads, 100 events each.
@@ -49,7 +51,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 struct Threads;
 
-// SAFETY: 1 to 4 — as in `minimal_platform`; a thread that parks is still the same CPU.
+// SAFETY: 1 to 4 — as in `minimal_platform`; a thread that parks is still the same CPU. 5 — by index, in
+// statics of this one instance.
 unsafe impl Platform for Threads {
     type Panic = Box<dyn Any + Send>;
 
@@ -175,6 +178,20 @@ unsafe impl Platform for Threads {
     fn tracer(&self) -> Option<Tracer<'_>> {
         Some(Tracer::new(&BUFFERS, &SLOTS, &PAIRS))
     }
+
+    // Some 9 KiB for each CPU, and posts without an exchange on a queue that all CPUs share.
+    fn post_ring(&self, cpu: CpuId, line: usize) -> Option<&PostRing> {
+        RINGS.get(cpu.index())?.get(line)
+    }
+
+    // Where every CPU can be made to execute a fence (`membarrier`, or an interrupt), posts to a CPU
+    // that polls need not ring it. Here they do.
+    fn can_fence_all(&self) -> bool {
+        false
+    }
+
+    // Never asked for, then.
+    fn fence_all(&self) {}
 
     // An instance that may end would have to be kept from here on; ours is static.
     fn descriptor_posted(&self) {}
