@@ -16,6 +16,7 @@ case_list! {
     2 Nothing a_full_lane_does_not_stop_descriptors_and_waited_calls,
     2 Nothing post_wait_waits_for_room,
     3 Nothing post_wait_on_a_full_lane_is_refused_where_waiting_is,
+    3 Nothing what_is_behind_a_full_lane_runs_in_the_same_drain,
     2 Nothing post_many_names_the_full_cpus_and_posts_to_the_others,
     2 Nothing post_any_to_a_full_lane_hands_the_closure_back,
     1 Nothing three_words_travel_in_a_posted_closure,
@@ -102,6 +103,35 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
                 self.smp().call(target, || ()).or_fail("call")?;
                 self.wait("all posts ran", || s.ran() == D as u64 + 1)
             })
+        })
+    }
+
+    /// A descriptor takes no room, so it is accepted behind as many closures as fit; a CPU that has work of its
+    /// own drains once for all of it.
+    fn what_is_behind_a_full_lane_runs_in_the_same_drain(&self) -> Check {
+        let (target, poster) = (self.other(0), self.other(1));
+        self.scope((), |s| {
+            let (masked, posted) = (AtomicU64::new(0), AtomicU64::new(0));
+            // ORDERING: Relaxed, all of them — stages of the case.
+            let each = |me| {
+                if me == target {
+                    let guard = self.smp().irqs_off();
+                    masked.store(1, Ordering::Relaxed);
+                    self.wait("all are posted", || posted.load(Ordering::Relaxed) != 0)?;
+                    drop(guard);
+                    self.smp().poll();
+                    let posted = posted.load(Ordering::Relaxed);
+                    ensure_eq!(s.ran(), posted, "posts that ran in the first drain");
+                    return Ok(());
+                }
+                self.wait("masked", || masked.load(Ordering::Relaxed) != 0)?;
+                let accepted = Self::fill_up(s, target);
+                let csd = core::pin::pin!(s.csd(|_| ()));
+                s.post_csd(target, csd.as_ref()).or_fail("post_csd")?;
+                posted.store(accepted + 1, Ordering::Relaxed);
+                Ok(())
+            };
+            self.together(&CpuMask::of(target).or(&CpuMask::of(poster)), each)
         })
     }
 

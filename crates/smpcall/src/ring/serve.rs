@@ -127,7 +127,8 @@ impl PostRing {
         unsafe { self.serve_by(context, u32::MAX, get, take_overflow, run_queue) };
     }
 
-    /// Runs number after number, at least until `most` slots were served.
+    /// Runs number after number: `most` slots, or all that are full if they are fewer, and all that had
+    /// overflowed when this began. So whatever a drain finds runs in it, and no stream of slots holds it.
     ///
     /// # Safety
     /// 1. As [`Self::serve`].
@@ -143,9 +144,17 @@ impl PostRing {
         run_queue: impl Fn(),
     ) -> u32 {
         let mut overflowed = Chain::EMPTY;
+        let mut has_taken_overflow = false;
         let mut served = 0;
-        // What overflowed and was taken has to run, whatever comes.
-        while served < most || !overflowed.is_empty() {
+        loop {
+            // What overflowed and was taken has to run, whatever comes.
+            if served >= most && overflowed.is_empty() {
+                if has_taken_overflow || self.overflow.looks_empty() {
+                    break;
+                }
+                overflowed = take_overflow();
+                has_taken_overflow = true;
+            }
             let number = self.number_taken().wrapping_add(1);
             let full = get(number);
             self.show_after(full);
@@ -165,6 +174,7 @@ impl PostRing {
                 unsafe { call.run(context) };
             } else {
                 overflowed = take_overflow();
+                has_taken_overflow = true;
                 if overflowed.is_empty() {
                     break;
                 }

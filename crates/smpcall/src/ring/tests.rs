@@ -401,6 +401,27 @@ fn a_descriptor_behind_a_full_ring_runs_after_it_and_once() {
     });
 }
 
+/// What reports a stall runs in the wait of a call by mailbox, whose mark is set, and may post.
+#[test]
+fn a_post_inside_the_wait_of_a_call_comes_after_those_before_it() {
+    large_model(|| {
+        let machine = Machine::new(Loom::with_rings());
+        let at = At(&raw const *machine);
+        become_cpu(0);
+        assert!(machine.post(1).is_ok());
+        let csd = core::pin::pin!(Csd::new(move || at.see(2)));
+        let csd: Pin<&Csd<_>> = csd.as_ref();
+        let local = &machine.smp.own(ZERO).local;
+        local.set_mailing(ONE.get() + 1);
+        assert!(machine.smp.post_csd(ONE, csd).is_ok());
+        assert_eq!(local.mailing(), ONE.get() + 1, "the call goes on");
+        local.set_mailing(0);
+        let target = machine.target(|machine| machine.smp.handle_ipi());
+        drop(target.join());
+        assert_eq!(machine.log.get(), 2);
+    });
+}
+
 #[test]
 fn posts_keep_their_order_when_the_lease_ends_between_them() {
     large_model(|| {
