@@ -24,6 +24,7 @@ use core::ptr::{self, NonNull};
 use crate::cpu::CpuId;
 use crate::platform::Platform;
 use crate::queue::{Closed, Context, Node, Queue};
+use crate::smp::Smp;
 use crate::stall::run_named;
 use crate::sync::{AtomicU32, Ordering, UnsafeCell, loom_const_fn, mutant, ord};
 
@@ -264,6 +265,31 @@ impl<F> Drop for Csd<F> {
         // SAFETY: 1 — the instance wrote itself into its areas.
         unsafe { (posted.wait)(posted.smp, posted.target, &|| self.is_queued()) };
     }
+}
+
+/// Waits for a descriptor that is dropped while it is queued.
+///
+/// # Safety
+/// 1. `smp` is a `Smp<P, W, D>` that is alive, which the queued descriptor implies.
+pub(crate) unsafe fn wait_for_dropped<P: Platform, const W: usize, const D: usize>(
+    smp: *const (),
+    target: CpuId,
+    queued: &dyn Fn() -> bool,
+) {
+    // SAFETY: 1.
+    let smp = unsafe { &*smp.cast::<Smp<P, W, D>>() };
+    let me = smp.platform.current_cpu();
+    if me.is_some_and(|me| smp.own(me).local.in_handler()) {
+        smp.platform.fatal(format_args!(
+            "a Csd that is queued on CPU {target} was dropped inside a called function, \
+             where its queue cannot be waited for"
+        ));
+    }
+    let mut waiter = smp.waiter(me);
+    if !smp.platform.irqs_enabled() {
+        waiter.serve = me;
+    }
+    smp.wait_until(waiter, target, || !queued());
 }
 
 #[cfg(all(test, loom))]

@@ -24,11 +24,11 @@ use core::ptr;
 
 use crate::callbacks::Callbacks;
 use crate::cpu::{CpuId, CpuMask};
-use crate::csd::DropWait;
+use crate::csd::{self, DropWait};
 use crate::error::HotplugError;
 use crate::params::BootParams;
-use crate::platform::{Platform, Report, StallCause};
-use crate::post;
+use crate::platform::Platform;
+use crate::report::{Report, StallCause};
 #[cfg(not(loom))]
 use crate::sleep;
 use crate::smp::{PER_WORD, Smp};
@@ -178,7 +178,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             let posted = DropWait {
                 smp,
                 target: cpu,
-                wait: post::wait_for_dropped::<P, W, D>,
+                wait: csd::wait_for_dropped::<P, W, D>,
             };
             #[cfg(not(loom))]
             let sleeping = DropWait {

@@ -27,7 +27,7 @@
 //! | `per_cpu.rs` | data that only its CPU touches |
 //! | `rendezvous.rs` | phases in lock step |
 //! | `results.rs`, `ticket.rs` | results of each CPU, and of posted calls |
-//! | `stall.rs`, `trace.rs` | waits that take long; events and counters |
+//! | `stall.rs`, `report.rs`, `trace.rs` | waits that take long; events and counters |
 //! | `sleep.rs` | work in a CPU's ordinary context |
 //! | `hotplug.rs`, `callbacks.rs`, `params.rs` | CPUs come and go, and who hears of it; boot parameters |
 //! | `bell.rs`, `mailbox.rs`, `ring.rs`, `queue.rs`, `record.rs`, `csd.rs`, `pool.rs`, `broadcast.rs` | the protocol's parts, each with its state diagram |
@@ -66,6 +66,7 @@ mod post_ring;
 mod queue;
 mod record;
 mod rendezvous;
+mod report;
 mod results;
 mod ring;
 mod sleep;
@@ -94,8 +95,9 @@ pub use hotplug::CpuState;
 pub use near::Distance;
 pub use params::{BadParam, BootParams, Reason};
 pub use per_cpu::{PerCpu, PerCpuError, PerCpuSlot};
-pub use platform::{Platform, Report, Stall, StallCause};
+pub use platform::Platform;
 pub use post_many::PostManyError;
+pub use report::{Report, Stall, StallCause};
 pub use results::Results;
 pub use ring::PostRing;
 pub use smp::Smp;

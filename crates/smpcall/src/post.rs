@@ -12,11 +12,12 @@ use crate::cpu::{CpuId, CpuMask};
 use crate::csd::Csd;
 use crate::error::{CallError, Refused};
 use crate::guard::Pinned;
-use crate::platform::{Platform, StallCause};
+use crate::platform::Platform;
 use crate::pool::{self, PoolNode};
 use crate::post_ring::{Runs, run_slot, run_slot_with_id};
 use crate::queue::{Context, Node};
 use crate::record::Record;
+use crate::report::StallCause;
 use crate::smp::Smp;
 use crate::stall::{Suspect, Watch, run_named};
 
@@ -387,29 +388,4 @@ pub(crate) unsafe fn run_and_report<P: Platform, Name>(
     if let Err(panic) = run_named::<P, Name, ()>(platform, context.cpu, request, f) {
         platform.report_panic(context.cpu, panic);
     }
-}
-
-/// Waits for a descriptor that is dropped while it is queued.
-///
-/// # Safety
-/// 1. `smp` is a `Smp<P, W, D>` that is alive, which the queued descriptor implies.
-pub(crate) unsafe fn wait_for_dropped<P: Platform, const W: usize, const D: usize>(
-    smp: *const (),
-    target: CpuId,
-    queued: &dyn Fn() -> bool,
-) {
-    // SAFETY: 1.
-    let smp = unsafe { &*smp.cast::<Smp<P, W, D>>() };
-    let me = smp.platform.current_cpu();
-    if me.is_some_and(|me| smp.own(me).local.in_handler()) {
-        smp.platform.fatal(format_args!(
-            "a Csd that is queued on CPU {target} was dropped inside a called function, \
-             where its queue cannot be waited for"
-        ));
-    }
-    let mut waiter = smp.waiter(me);
-    if !smp.platform.irqs_enabled() {
-        waiter.serve = me;
-    }
-    smp.wait_until(waiter, target, || !queued());
 }

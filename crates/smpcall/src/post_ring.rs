@@ -189,11 +189,13 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// As [`Area::drain`].
     #[inline]
     pub(crate) unsafe fn serve_rings(&self, area: &Area<W, D>, context: &Context) -> bool {
+        // SAFETY: 1 — our queue, our context.
+        let run_queue = || unsafe { area.run_posted(context) };
         let mut any = false;
         for ring in self.rings(context.cpu) {
             if ring.looks_filled() {
-                // SAFETY: 1 of `serve` — our ring, our context; of `run` — our queue.
-                let served = unsafe { ring.serve::<D>(context, || area.run_posted(context)) };
+                // SAFETY: 1 — our ring, our context.
+                let served = unsafe { ring.serve::<D>(context, run_queue) };
                 area.local.count_ring_posts(served);
                 any = true;
             }
@@ -206,9 +208,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// # Safety
     /// As [`Area::drain`].
     pub(crate) unsafe fn claim_rings(&self, area: &Area<W, D>, context: &Context) {
+        // SAFETY: 1 — our queue, our context.
+        let run_queue = || unsafe { area.run_posted(context) };
         for ring in self.rings(context.cpu) {
-            // SAFETY: 1 of `claim_and_serve` and of `run_posted` — our ring, our context.
-            unsafe { ring.claim_and_serve(context, || area.run_posted(context)) };
+            // SAFETY: 1 — our ring, our context.
+            unsafe { ring.claim_and_serve(context, run_queue) };
         }
     }
 
@@ -217,9 +221,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// # Safety
     /// As [`Area::drain`].
     pub(crate) unsafe fn close_rings(&self, area: &Area<W, D>, context: &Context) {
+        // SAFETY: 1 — our queue, our context.
+        let run_queue = || unsafe { area.run_posted(context) };
         for ring in self.rings(context.cpu) {
-            // SAFETY: 1 of `close` and of `run_posted` — our ring, our context.
-            unsafe { ring.close(context, || area.run_posted(context)) };
+            // SAFETY: 1 — our ring, our context.
+            unsafe { ring.close(context, run_queue) };
         }
     }
 

@@ -102,9 +102,12 @@ impl Slot {
     ///    out once.
     #[inline]
     pub(crate) unsafe fn read<T>(&self) -> T {
-        // SAFETY: 1.
-        self.call
-            .with(|call| unsafe { (&raw const (*call).words).cast::<T>().read() })
+        self.call.with(|call| {
+            // SAFETY: 1 — the cell is alive; nothing is read yet.
+            let words = unsafe { &raw const (*call).words };
+            // SAFETY: 1.
+            unsafe { words.cast::<T>().read() }
+        })
     }
 
     /// Takes the post of this number over or back, (3) or (4): one of the two gets it (E42).

@@ -13,11 +13,10 @@ use core::sync::atomic::AtomicU32;
 
 use crate::area::{Area, Lane};
 use crate::cpu::CpuId;
-use crate::csd::Csd;
+use crate::csd::{self, Csd};
 use crate::error::{CallError, Refused};
 use crate::job::Outcome;
 use crate::platform::Platform;
-use crate::post;
 use crate::queue::{Chain, Detached};
 use crate::record::Record;
 use crate::smp::Smp;
@@ -236,7 +235,7 @@ impl<const W: usize, const D: usize> Area<W, D> {
 /// On that CPU itself nobody else runs its tasks, so they are run here.
 ///
 /// # Safety
-/// As [`post::wait_for_dropped`].
+/// As [`csd::wait_for_dropped`].
 #[cfg(not(loom))]
 pub(crate) unsafe fn wait_for_dropped_task<P: Platform, const W: usize, const D: usize>(
     smp: *const (),
@@ -247,7 +246,7 @@ pub(crate) unsafe fn wait_for_dropped_task<P: Platform, const W: usize, const D:
     let this = unsafe { &*smp.cast::<Smp<P, W, D>>() };
     if this.platform.current_cpu() != Some(target) {
         // SAFETY: as this function.
-        return unsafe { post::wait_for_dropped::<P, W, D>(smp, target, queued) };
+        return unsafe { csd::wait_for_dropped::<P, W, D>(smp, target, queued) };
     }
     this.run_tasks();
     if queued() {

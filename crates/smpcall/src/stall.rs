@@ -16,7 +16,8 @@ use core::ptr;
 
 use crate::bell;
 use crate::cpu::CpuId;
-use crate::platform::{Platform, Report, Stall, StallCause};
+use crate::platform::Platform;
+use crate::report::{Report, Stall, StallCause};
 use crate::smp::{Smp, Waiter};
 use crate::sync::{AtomicPtr, Ordering, loom_const_fn};
 use crate::trace::TraceKind;

@@ -203,7 +203,9 @@ impl PostRing {
         // continuation (E40).
         let stamp = slot.stamp.load(ord!("e40_serve_relaxed", Acquire));
         // SAFETY: 2 — published, so the function is there.
-        let run = slot.call.with(|call| unsafe { (*call).run.assume_init() });
+        let run = slot.call.with(|call| unsafe { (*call).run });
+        // SAFETY: 2 — as above.
+        let run = unsafe { run.assume_init() };
         let queue_first = stamp & QUEUE_FIRST != 0;
         if queue_first && !mutant!("e45_queue_not_first") {
             run_queue();
@@ -220,6 +222,8 @@ impl PostRing {
 pub(crate) unsafe fn run_node(context: &Context, ring: &PostRing, slot: &Slot) {
     // SAFETY: 1 — published with a node's address.
     let node = unsafe { ring.take::<NonNull<Node>>(slot) };
-    // SAFETY: 1, 2 — the node was handed over as to a queue, and is run this once.
-    unsafe { Detached::handed_over(node).run(context) };
+    // SAFETY: 1 — handed over as to a queue.
+    let call = unsafe { Detached::handed_over(node) };
+    // SAFETY: 1, 2 — it is run this once, on its target.
+    unsafe { call.run(context) };
 }
