@@ -10,18 +10,22 @@ const SPINS_BEFORE_YIELD: u32 = 10_000;
 const SPINS_BEFORE_YIELD_SHARED: u32 = 50;
 /// The pause instructions, about 20 ns each on the machines that were measured, between sending something and
 /// looking for the answer. A look while the other side has the line and works takes the line away
-/// from it, for two more transfers; so nobody looks before the line can have been there and back (near: 104 ns a
-/// call without this pause and the one after a call, 75 with the latter alone, 66 with both; one line to and fro: 53).
+/// from it, for two more transfers; so nobody looks before the line can have been there and back, and then not too
+/// often. Near, with one line to and fro at 53 ns: 104 ns a call without these and the pause after a call, 75 with
+/// the latter alone, 66 with all.
 const PAUSES_BEFORE_LOOKS: u32 = 2;
-/// Turns of a wait without the pause instruction, which costs more than a line's way here and back.
+/// Turns of a wait with a pause each: as long as a line's way between the farthest CPUs and back.
+const PAUSED_TURNS: u32 = 16;
+/// Turns of a wait until there is a pause in each again: the answer takes its time.
 const SPINS_BEFORE_PAUSE: u32 = 1_000;
 
 impl Hosted {
     /// One turn of a wait, after a look that found no answer.
     #[inline]
     pub(crate) fn relax_in_turn(&self, spins: u32) {
-        if spins == 0 {
-            (0..PAUSES_BEFORE_LOOKS).for_each(|_| std::hint::spin_loop());
+        if spins <= PAUSED_TURNS {
+            let pauses = if spins == 0 { PAUSES_BEFORE_LOOKS } else { 1 };
+            (0..pauses).for_each(|_| std::hint::spin_loop());
         } else if spins >= SPINS_BEFORE_PAUSE || self.oversubscribed {
             self.relax_longer(spins);
         }

@@ -317,7 +317,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             !silent && !self.act(cpu, area, area.bell.ring_from(seen)) && mailbox.retract();
         let refused = refused || {
             meanwhile(silent);
-            self.wait_for_mail(waiter, cpu, area, mailbox, || silent)
+            self.wait_for_mail(waiter, cpu, area, mailbox, 0, || silent)
         };
         let job = if in_line {
             mailbox.payload(|payload| payload.cast())
@@ -338,7 +338,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     }
 
     /// Waits for a mailbox; `true` when the target was found offline and the call taken back.
-    /// `is_unrung` tells whether nobody rang for the call because the target seemed to poll.
+    /// `turns` of the wait have gone by; `is_unrung` tells whether nobody rang for the call because the target seemed to poll.
     #[inline]
     pub(crate) fn wait_for_mail(
         &self,
@@ -346,9 +346,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         cpu: CpuId,
         area: &Area<W, D>,
         mailbox: &Mailbox,
+        turns: u32,
         is_unrung: impl FnOnce() -> bool,
     ) -> bool {
-        let mut spins = 0;
+        let mut spins = turns;
         while !mailbox.is_done() {
             if spins == P::GRACE_SPINS {
                 let refused = is_unrung() && self.doubt(cpu, area, mailbox);

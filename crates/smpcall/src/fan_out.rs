@@ -124,6 +124,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             });
         }
         let silent = self.looks_by_itself(seen);
+        // A local run takes as long as the first turn of a wait.
+        let turns = u32::from(run_local.is_some());
         let refused =
             !silent && !self.act(cpu, area, area.bell.ring_from(seen)) && mailbox.retract();
         if let Some(run_local) = run_local {
@@ -134,7 +136,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             // target too only borrows it.
             run_local(unsafe { &(*line).f }, &shared.panics);
         }
-        let refused = refused || self.wait_for_mail(waiter, cpu, area, mailbox, || silent);
+        let refused = refused || self.wait_for_mail(waiter, cpu, area, mailbox, turns, || silent);
         // SAFETY: done or retracted: the function is ours alone again and moves back to its home.
         mailbox.payload(|_| unsafe { home.write(ManuallyDrop::take(&mut (*line).f)) });
         self.own(me).local.set_mailing(0);
@@ -187,6 +189,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 self.look_again(cpu);
             }
         }
+        // A local run takes as long as the first turn of a wait.
+        let turns = u32::from(run_local.is_some());
         shared.run(run_local);
         for w in 0..words {
             for cpu in out.ran.in_word(w) {
@@ -195,7 +199,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 let is_unrung = || out.unrung.contains(cpu);
                 // The line of a target that was requested instead is not ours.
                 if mailbox.is_owned_by(me.get())
-                    && self.wait_for_mail(waiter, cpu, area, mailbox, is_unrung)
+                    && self.wait_for_mail(waiter, cpu, area, mailbox, turns, is_unrung)
                 {
                     self.trace_refuse(cpu);
                     out.ran.remove(cpu);

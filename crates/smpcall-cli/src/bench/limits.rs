@@ -10,6 +10,7 @@ use rustix::thread::futex;
 
 use crate::bench::Contender;
 use crate::bench::lab::{Lab, Line, stopped, time_runs};
+use crate::bench::ours::{CALLS, RUNS};
 use crate::bench::placement::{answer_one, ask_one};
 use crate::bench::ring;
 
@@ -32,6 +33,7 @@ pub(crate) const POST_RUNS: usize = 16;
 pub(crate) fn all() -> Vec<Contender> {
     vec![
         Contender::new("one_line_cold", "limit", "one_line_cold", one_line_cold),
+        Contender::new("one_line_busy", "limit", "one_line_busy", one_line_busy),
         Contender::new("spsc64", "limit", "spsc64", spsc64),
         Contender::new("futex", "limit", "futex", futex_wake),
         Contender::new("tgkill", "limit", "tgkill", signal),
@@ -60,6 +62,34 @@ fn one_line_cold(lab: &Lab) -> Vec<f64> {
         move |_| answer_one(&theirs.0, black_box(&theirs.0), trips),
         || time_cold(lab, |trip| ask_one(&line.0, black_box(&line.0), trip, 1)),
     )
+}
+
+/// One line to and fro, to a side that computes and looks now and then.
+fn one_line_busy(lab: &Lab) -> Vec<f64> {
+    let line = Arc::new(Line(AtomicU64::new(0)));
+    let theirs = Arc::clone(&line);
+    let trips = RUNS as u64 * CALLS;
+    let answer = move |_: &_| {
+        let store = black_box(&theirs.0);
+        for trip in 0..trips {
+            // ORDERING: Acquire and Release — as a call would need them.
+            while theirs.0.load(Ordering::Acquire) != 2 * trip + 1 {
+                compute();
+            }
+            store.store(2 * trip + 2, Ordering::Release);
+        }
+    };
+    lab.duet(answer, || {
+        time_runs(RUNS, CALLS, |trip| {
+            ask_one(&line.0, black_box(&line.0), trip, 1);
+        })
+    })
+}
+
+/// What a busy CPU does between two looks: some dozens of nanoseconds of arithmetic.
+pub(crate) fn compute() {
+    let step = |x: u64, n: u64| (x ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    black_box((0..16).fold(black_box(1), step));
 }
 
 /// Three words per slot through a ring of 64-byte slots, back to back.

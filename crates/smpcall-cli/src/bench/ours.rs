@@ -11,7 +11,7 @@ use smpcall_hosted::CpuMask;
 
 use crate::bench::Contender;
 use crate::bench::lab::{Lab, stopped, time_runs};
-use crate::bench::limits::{POST_RUNS, POSTS, SLEEP_GAP, WAKE_UPS, time_cold};
+use crate::bench::limits::{POST_RUNS, POSTS, SLEEP_GAP, WAKE_UPS, compute, time_cold};
 
 /// Runs per block, and calls per run.
 pub(crate) const RUNS: usize = 24;
@@ -31,7 +31,7 @@ pub(crate) fn all() -> Vec<Contender> {
         row("post", "spsc64", post),
         row("post_crowd", "spsc64", post_crowd),
         row("call_parked", "futex", call_parked),
-        row("call_poll_point", "one_line", call_poll_point),
+        row("call_poll_point", "one_line_busy", call_poll_point),
         row("call_any", "one_line", call_any),
         row("on_each_cpu_cond", "one_line", cond),
         row("kick_all_cpus_sync", "one_line", kick),
@@ -140,11 +140,12 @@ fn call_parked(lab: &Lab) -> Vec<f64> {
     times
 }
 
-/// To a CPU in a busy loop that has a poll point.
+/// To a CPU that computes, with poll points.
 fn call_poll_point(lab: &Lab) -> Vec<f64> {
     let machine = Arc::clone(&lab.machine);
     let answer = move |stop: &AtomicBool| {
         while !stopped(stop) {
+            compute();
             machine.poll();
         }
     };
