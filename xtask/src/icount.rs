@@ -4,7 +4,7 @@
 //! same, so a count can be a test where a time cannot. A row fails if it is above its aim (a
 //! share of what Linux takes, on x86_64) or above the figure that is recorded in `icount.txt` by more
 //! than a compiler's whim. After a change that is meant to cost or to save, `--record` writes the
-//! file anew, and the change shows in review.
+//! file anew, and the table of docs/benchmarks.md with it, and the change shows in review.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -36,7 +36,7 @@ pub(crate) struct Icount {
 type Key = (String, String, u64);
 
 /// Instructions by row.
-type Figures = BTreeMap<Key, u64>;
+pub(crate) type Figures = BTreeMap<Key, u64>;
 
 /// What Linux 6.1 takes with 2, 4 and 8 CPUs, and the share of it that is our aim: one of so many.
 /// DESIGN section 7 says how it was measured.
@@ -53,8 +53,32 @@ const LINUX: [(&str, [u64; 3], u64); 11] = [
     ("post_batch64_queue", [48; 3], 2),
     ("post_batch64_done", [97; 3], 2),
 ];
-/// The numbers of CPUs of [`LINUX`].
-const LINUX_CPUS: [u64; 3] = [2, 4, 8];
+/// The same with `nohz=off`, the kindest configuration to it: an idle CPU's tick goes on, so that waking
+/// it need not start the tick again. With the mitigations that are the default.
+const LINUX_NOHZ_OFF: [(&str, [u64; 3]); 3] = [
+    ("single_idle", [915; 3]),
+    ("many_idle", [1106, 2811, 6223]),
+    ("on_each_cpu", [1166, 2871, 6283]),
+];
+/// The numbers of CPUs of [`LINUX`], and the most that are recorded.
+pub(crate) const CPUS: [u64; 3] = [2, 4, 8];
+
+/// The operations that were counted in Linux.
+pub(crate) fn operations() -> Vec<&'static str> {
+    LINUX.iter().map(|(name, ..)| *name).collect()
+}
+
+/// What Linux takes for an operation, on each of [`CPUS`].
+pub(crate) fn linux(name: &str) -> Option<[u64; 3]> {
+    let row = LINUX.iter().find(|(row, ..)| *row == name)?;
+    Some(row.1)
+}
+
+/// The same with `nohz=off`, where that was counted.
+pub(crate) fn linux_nohz_off(name: &str) -> Option<[u64; 3]> {
+    let row = LINUX_NOHZ_OFF.iter().find(|(row, _)| *row == name)?;
+    Some(row.1)
+}
 
 /// How far above its recorded figure a row may be: another compiler's choice of what to inline.
 fn tolerance(recorded: u64) -> u64 {
@@ -86,6 +110,7 @@ pub(crate) fn run(options: &Icount) -> Result<Counts> {
         let mut all = recorded()?;
         all.extend(counted);
         std::fs::write(file(), text(&all)).context("cannot write the recorded figures")?;
+        crate::benchmarks::write_counts(&all)?;
         return Ok(sum);
     }
     sum.add(judge(&counted)?);
@@ -118,18 +143,23 @@ pub(crate) fn check(arch: Arch) -> Result<Counts> {
 fn count(arch: Arch, cpus: &[u32], sum: &mut Counts) -> Result<Figures> {
     let mut figures = Figures::new();
     for &smp in cpus {
-        let outcome = qemu::boot(&Options {
-            suite: Suite::Bench,
-            icount: true,
-            ..Options::conformance(arch, smp)
-        })?;
-        sum.add(outcome.faults.is_empty().into());
-        for record in &outcome.report.records {
-            let row = row(record).with_context(|| format!("not a record of icount: {record}"))?;
+        for record in records(arch, smp, sum)? {
+            let row = row(&record).with_context(|| format!("not a record of icount: {record}"))?;
             figures.insert(row.0, row.1);
         }
     }
     Ok(figures)
+}
+
+/// Boots the bench once; its records. A run that failed is a failed check.
+pub(crate) fn records(arch: Arch, smp: u32, sum: &mut Counts) -> Result<Vec<Value>> {
+    let outcome = qemu::boot(&Options {
+        suite: Suite::Bench,
+        icount: true,
+        ..Options::conformance(arch, smp)
+    })?;
+    sum.add(outcome.faults.is_empty().into());
+    Ok(outcome.report.records)
 }
 
 /// A record of the bench.
@@ -170,9 +200,14 @@ fn judge(counted: &Figures) -> Result<Counts> {
 
 /// The most instructions that a row may take, if it has an aim.
 fn aim((arch, name, cpus): &Key) -> Option<u64> {
-    let column = LINUX_CPUS.iter().position(|at| at == cpus)?;
-    let (_, linux, share) = LINUX.iter().find(|(row, ..)| row == name)?;
-    (arch == Arch::X86_64.name()).then(|| linux[column] / share)
+    aim_of(name, *cpus).filter(|_| arch == Arch::X86_64.name())
+}
+
+/// The most instructions that an operation may take on so many CPUs of x86_64.
+pub(crate) fn aim_of(name: &str, cpus: u64) -> Option<u64> {
+    let column = CPUS.iter().position(|at| *at == cpus)?;
+    let (_, linux, share) = LINUX.iter().find(|(row, ..)| *row == name)?;
+    Some(linux[column] / share)
 }
 
 /// The file of recorded figures.
@@ -181,7 +216,7 @@ fn file() -> PathBuf {
 }
 
 /// What is recorded.
-fn recorded() -> Result<Figures> {
+pub(crate) fn recorded() -> Result<Figures> {
     let text = std::fs::read_to_string(file()).context("cannot read the recorded figures")?;
     parse(&text)
 }

@@ -3,6 +3,7 @@
 mod api;
 mod apt;
 mod arch;
+mod benchmarks;
 mod cc;
 mod examples;
 mod icount;
@@ -101,6 +102,8 @@ enum Task {
     },
     /// Counts the instructions of each operation, and compares them with their aims and the record
     Icount(icount::Icount),
+    /// Measures, and writes the tables and the picture of docs/benchmarks.md
+    Benchmarks(benchmarks::Benchmarks),
     /// Boots the kernel in QEMU and runs a suite there
     Qemu(qemu::Options),
 }
@@ -167,6 +170,7 @@ fn run(task: Task) -> Result<ExitCode> {
             return Ok(test::finish(counts));
         }
         Task::Icount(options) => return Ok(test::finish(icount::run(&options)?)),
+        Task::Benchmarks(options) => return Ok(test::finish(benchmarks::run(&options)?)),
         Task::Qemu(options) => return qemu::run(&options),
     }
     Ok(ExitCode::SUCCESS)

@@ -67,7 +67,7 @@ const STEPS: &[(&str, Run)] = &[
     ("fmt", Run::Cargo("fmt --all --check")),
     (
         "clippy",
-        Run::Cargo("clippy --workspace --all-targets -- -D warnings"),
+        Run::Cargo("clippy --workspace --all-targets --features smpcall-cli/peers -- -D warnings"),
     ),
     ("tidy", Run::Here(|| Ok(tidy::check()))),
     ("links", Run::Here(links::check)),

@@ -14,7 +14,8 @@
 //! | `ours.rs`, `preempted.rs` | smpcall |
 //! | `masks.rs` | interrupts off and on |
 //! | `seed.rs` | the seed's own algorithm |
-//! | `peers.rs`, `glommio.rs` | channels, pools and executors, with the feature `peers` |
+//! | `peers.rs` | channels and pools, with the feature `peers` |
+//! | `glommio.rs` | executors on io_uring, with the feature `glommio` |
 //! | `tally.rs` | the samples by placement, and the rows |
 //! | `chart.rs` | the rows as a picture |
 
@@ -24,7 +25,7 @@
 )]
 
 mod chart;
-#[cfg(feature = "peers")]
+#[cfg(feature = "glommio")]
 mod glommio;
 mod lab;
 mod limits;
@@ -40,7 +41,7 @@ mod tally;
 
 use std::time::{Duration, Instant};
 
-use smpcall_hosted::CallError;
+use smpcall_hosted::WithoutClosure;
 
 use crate::args::{BenchOptions, Common};
 use crate::output;
@@ -93,7 +94,7 @@ pub(crate) fn run(common: &Common, options: &BenchOptions) -> Verdict {
     let tally = lab
         .machine
         .run_on_cpu(lab.caller, || measure(&lab, &contenders, time))
-        .map_err(CallError::from)?;
+        .without_closure()?;
     let rows = tally.rows(&contenders);
     output::rows(common.format(), &rows)?;
     if common.format() == output::Format::Human {
@@ -121,7 +122,7 @@ fn contenders(lab: &Lab, only: Option<&str>) -> Result<Vec<Contender>, Failure> 
     all.extend(seed::all());
     #[cfg(feature = "peers")]
     all.extend(peers::all(lab)?);
-    #[cfg(feature = "peers")]
+    #[cfg(feature = "glommio")]
     all.extend(glommio::all());
     let Some(text) = only else {
         return Ok(all);

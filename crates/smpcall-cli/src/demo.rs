@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use comfy_table::{Cell, Color};
 use serde_json::{Value, json};
-use smpcall_hosted::{CallError, CpuId, CpuMask, Machine, write_trace};
+use smpcall_hosted::{CallError, CpuId, CpuMask, Machine, WithoutClosure, write_trace};
 
 use crate::args::{Common, DemoOptions};
 use crate::host;
@@ -212,7 +212,7 @@ pub(crate) fn run(common: &Common, options: &DemoOptions) -> Verdict {
             many::make(&mut stage);
             system::make(&mut stage);
         })
-        .map_err(CallError::from)?;
+        .without_closure()?;
     system::boot_parameters(&mut stage, common.cpus.as_ref())?;
     let calls = stage.calls;
     let pairs = match &options.perfetto {

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use smpcall_hosted::{CallError, CpuId, CpuMask, Machine};
+use smpcall_hosted::{CallError, CpuId, CpuMask, Machine, WithoutClosure};
 
 use crate::args::{Common, LatencyOptions};
 use crate::heatmap::{self, picture};
@@ -116,11 +116,7 @@ pub(crate) fn measure(
             });
             each.collect::<Result<Vec<Pair>, CallError>>()
         };
-        pairs.extend(
-            machine
-                .run_on_cpu(from, to_each)
-                .map_err(CallError::from)??,
-        );
+        pairs.extend(machine.run_on_cpu(from, to_each).without_closure()??);
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -10,7 +10,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use smpcall_hosted::{CallError, CpuId, Machine};
+use smpcall_hosted::{CpuId, Machine, WithoutClosure};
 
 const CPUS: usize = 4;
 
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (cpu, buffers) in [(1, 3), (2, 1)] {
         let cpu = CpuId::new(cpu);
         let work = || (0..buffers).for_each(|_| free(cpu, vec![0; 4096].into()));
-        machine.run_on_cpu(cpu, work).map_err(CallError::from)?;
+        machine.run_on_cpu(cpu, work).without_closure()?;
     }
 
     let given_back = AtomicUsize::new(0);
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             // ORDERING: Relaxed — the end of the call orders it.
             given_back.fetch_add(drain(cpu), Ordering::Relaxed);
         })
-        .map_err(CallError::from)?;
+        .without_closure()?;
 
     println!(
         "CPUs {ran} gave {} bytes back",

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use smpcall_hosted::{CallError, CpuId, Machine};
+use smpcall_hosted::{CpuId, Machine, WithoutClosure};
 
 thread_local! {
     static DOING: Cell<&'static str> = const { Cell::new("idle") };
@@ -50,9 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut profile: BTreeMap<(CpuId, &str), u32> = BTreeMap::new();
     for _ in 0..100 {
-        let sample = machine
-            .collect_each(|_| DOING.get())
-            .map_err(CallError::from)?;
+        let sample = machine.collect_each(|_| DOING.get()).without_closure()?;
         for place in sample {
             *profile.entry(place).or_default() += 1;
         }

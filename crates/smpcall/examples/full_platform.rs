@@ -16,8 +16,8 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use smpcall::{
-    BootParams, CallError, CpuId, CpuMask, Distance, PairCounters, Platform, PostRing, Report,
-    Running, Smp, Stall, StallCause, StartError, TraceBuffer, TraceSlot, Tracer,
+    BootParams, CpuId, CpuMask, Distance, PairCounters, Platform, PostRing, Report, Running, Smp,
+    Stall, StallCause, StartError, TraceBuffer, TraceSlot, Tracer, WithoutClosure,
 };
 
 const CPUS: usize = 4;
@@ -267,7 +267,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let some = CpuMask::from_words([0b0110]);
     let (nearest, ()) = SMP
         .call_any_near(CpuId::new(3), &some, || ())
-        .map_err(CallError::from)?;
+        .without_closure()?;
     assert_eq!(nearest, CpuId::new(2));
 
     // A function that takes long is reported, and waited for.
@@ -278,7 +278,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             thread::sleep(Duration::from_millis(1));
         }
     };
-    SMP.call(CpuId::new(1), slow).map_err(CallError::from)?;
+    SMP.call(CpuId::new(1), slow).without_closure()?;
     assert!(
         STALLS.load(Ordering::Relaxed) > 0,
         "nobody said that CPU 1 takes long"

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use smpcall_hosted::{CpuId, CpuMask, Machine};
+use smpcall_hosted::{CpuId, CpuMask, Machine, WithoutClosure};
 
 use crate::Failure;
 use crate::args::CpuChoice;
@@ -45,7 +45,7 @@ impl Lab {
         };
         let clock_cost_ns = machine
             .run_on_cpu(caller, stats::clock_cost_ns)
-            .map_err(smpcall::CallError::from)?;
+            .without_closure()?;
         Ok(Self {
             machine,
             caller,

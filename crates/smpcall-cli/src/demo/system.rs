@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use smpcall_hosted::{CpuCallbacks, CpuMask};
+use smpcall_hosted::{CpuCallbacks, CpuMask, WithoutClosure};
 
 use super::witness::{WITNESS, note};
 use super::{Call, Plan, Stage, fault};
@@ -209,7 +209,7 @@ fn parameter(
     let elapsed = start.elapsed();
     machine
         .on_each_cpu(|_| WITNESS.note_on(machine.current_cpu()))
-        .map_err(smpcall::CallError::from)?;
+        .without_closure()?;
     let result = json!(format!("Brought up {} CPUs", machine.num_online_cpus()));
     let seen = WITNESS.seen();
     let fault = fault(&machine, &plan, &Ok(result.clone()), &seen);

@@ -5,7 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use smpcall_hosted::{CallError, CpuId, CpuMask, Machine, Platform};
+use smpcall_hosted::{CallError, CpuId, CpuMask, Machine, Platform, WithoutClosure};
 
 use crate::args::TraceOptions;
 use crate::{Failure, output};
@@ -105,7 +105,7 @@ pub(super) fn run(machine: &Machine, options: &TraceOptions) -> Result<Vec<Span>
                 round(&notes, here, there, &online)
             })
         };
-        let made = machine.run_on_cpu(here, all).map_err(CallError::from);
+        let made = machine.run_on_cpu(here, all).without_closure();
         // A panic in there came back through `run_on_cpu`.
         let back = back.join().unwrap_or(Ok(()));
         made.flatten().and(back)
@@ -148,8 +148,5 @@ fn call_back(notes: &Notes<'_>, there: CpuId, here: CpuId, rounds: u32) -> Resul
             notes.note("call", || Ok(notes.machine.call(here, look_up)?))
         })
     };
-    notes
-        .machine
-        .run_on_cpu(there, calls)
-        .map_err(CallError::from)?
+    notes.machine.run_on_cpu(there, calls).without_closure()?
 }
