@@ -74,7 +74,7 @@ pub(crate) fn run(options: &Benchmarks) -> Result<Counts> {
                 let picture = picture.to_str().context("the path is no text")?;
                 let rows = measure(
                     options.seconds,
-                    &["--features", "glommio"],
+                    &["--features", "peers"],
                     &["--svg", picture],
                 )?;
                 times(&rows)

@@ -147,8 +147,7 @@ pub(crate) enum Command {
     /// at the moment (near, far, smt), for a hypervisor moves them about. A block counts only if both
     /// looks around it agree, and figures are compared within one placement only.
     ///
-    /// With the cargo feature `peers`: std mpsc, crossbeam-channel, kanal, flume, rtrb, rayon, tokio;
-    /// with the feature `glommio`: glommio too, where io_uring works.
+    /// With the cargo feature `peers`: std mpsc, crossbeam-channel, kanal, flume, rtrb, rayon, tokio.
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(BenchOptions),
     /// Make random calls of every kind on every CPU at once, while CPUs go and come back, and check all

@@ -15,7 +15,6 @@
 //! | `masks.rs` | interrupts off and on |
 //! | `seed.rs` | the seed's own algorithm |
 //! | `peers.rs` | channels and pools, with the feature `peers` |
-//! | `glommio.rs` | executors on io_uring, with the feature `glommio` |
 //! | `tally.rs` | the samples by placement, and the rows |
 //! | `chart.rs` | the rows as a picture |
 
@@ -25,8 +24,6 @@
 )]
 
 mod chart;
-#[cfg(feature = "glommio")]
-mod glommio;
 mod lab;
 mod limits;
 mod masks;
@@ -122,8 +119,6 @@ fn contenders(lab: &Lab, only: Option<&str>) -> Result<Vec<Contender>, Failure> 
     all.extend(seed::all());
     #[cfg(feature = "peers")]
     all.extend(peers::all(lab)?);
-    #[cfg(feature = "glommio")]
-    all.extend(glommio::all());
     let Some(text) = only else {
         return Ok(all);
     };

@@ -20,8 +20,9 @@ const COLD_GAP: Duration = Duration::from_nanos(500);
 const COLD_RUNS: usize = 24;
 /// Calls per run of a cold row.
 const COLD_CALLS: u64 = 16;
-/// Until a thread that was left alone sleeps: its polling time, and some.
-pub(crate) const SLEEP_GAP: Duration = Duration::from_micros(150);
+/// Until a thread that was left alone sleeps and its processor halts: the polling time of a CPU of ours,
+/// then that of the idle loop of a guest of KVM, up to 200 us, and some.
+pub(crate) const SLEEP_GAP: Duration = Duration::from_micros(500);
 /// Wake-ups per block.
 pub(crate) const WAKE_UPS: usize = 8;
 /// Operations per run and runs per block of a row that goes back to back.

@@ -20,10 +20,10 @@ use crate::bench::ours::{CALLS, RUNS};
 use crate::host;
 
 /// A closure on its way; `None` ends the worker.
-pub(crate) type Job = Option<Box<dyn FnOnce() -> u64 + Send>>;
+type Job = Option<Box<dyn FnOnce() -> u64 + Send>>;
 
 /// Messages that fit a bounded channel.
-pub(crate) const ROOM: usize = 64;
+const ROOM: usize = 64;
 
 /// What the worker does while there is nothing to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
