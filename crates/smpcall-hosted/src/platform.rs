@@ -164,9 +164,6 @@ unsafe impl Platform for Hosted {
 
     const WAITERS_SERVE: bool = true;
 
-    /// Longer than the way to the farthest CPU and back, about a microsecond: a busy CPU is not rung for meanwhile.
-    const GRACE_SPINS: u32 = 1_000;
-
     #[inline]
     fn current_cpu(&self) -> Option<CpuId> {
         local::current_of(self).map(CpuId::new)

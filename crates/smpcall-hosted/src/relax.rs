@@ -14,8 +14,9 @@ const SPINS_BEFORE_YIELD_SHARED: u32 = 50;
 /// often. Near, with one line to and fro at 53 ns: 104 ns a call without these and the pause after a call, 75 with
 /// the latter alone, 66 with all.
 const PAUSES_BEFORE_LOOKS: u32 = 2;
-/// Turns of a wait with a pause each: as long as a line's way between the farthest CPUs and back.
-const PAUSED_TURNS: u32 = 16;
+/// Turns of a wait with a pause each, together a microsecond: longer than a line's way between the farthest CPUs and
+/// back. The grace in which a target that looks by itself is not rung for (256 turns) is not over before.
+const PAUSED_TURNS: u32 = 48;
 /// Turns of a wait until there is a pause in each again: the answer takes its time.
 const SPINS_BEFORE_PAUSE: u32 = 1_000;
 
