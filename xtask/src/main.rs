@@ -17,6 +17,7 @@ mod qemu;
 mod qemu_pkg;
 mod report;
 mod sanitize;
+mod sweep;
 mod sysroot;
 mod test;
 mod tidy;
@@ -100,6 +101,12 @@ enum Task {
         #[arg(long)]
         arch: Option<Arch>,
     },
+    /// Interrupts the send paths at every instruction, and checks against a trace that none is left out
+    Sweep {
+        /// Only this architecture
+        #[arg(long)]
+        arch: Option<Arch>,
+    },
     /// Counts the instructions of each operation, and compares them with their aims and the record
     Icount(icount::Icount),
     /// Measures, and writes the tables and the picture of docs/benchmarks.md
@@ -160,20 +167,25 @@ fn run(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Maxima { arch } => {
-            let mut counts = test::Counts::default();
-            for arch in Arch::ALL
-                .into_iter()
-                .filter(|&one| arch.is_none_or(|arch| arch == one))
-            {
-                counts.add(lanes::maxima(arch)?);
-            }
-            return Ok(test::finish(counts));
+            return Ok(test::finish(on_each(arch, lanes::maxima)?));
         }
+        Task::Sweep { arch } => return Ok(test::finish(on_each(arch, sweep::check)?)),
         Task::Icount(options) => return Ok(test::finish(icount::run(&options)?)),
         Task::Benchmarks(options) => return Ok(test::finish(benchmarks::run(&options)?)),
         Task::Qemu(options) => return qemu::run(&options),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a check on this architecture, or on all.
+fn on_each(only: Option<Arch>, check: fn(Arch) -> Result<test::Counts>) -> Result<test::Counts> {
+    let mut counts = test::Counts::default();
+    for arch in Arch::ALL {
+        if only.is_none_or(|only| only == arch) {
+            counts.add(check(arch)?);
+        }
+    }
+    Ok(counts)
 }
 
 /// The workspace's folder.

@@ -179,8 +179,13 @@ impl Options {
     /// The limits of patience: more for many CPUs, which share the host's few.
     fn limits(&self) -> Limits {
         let (seconds, smp) = (self.seconds.unwrap_or(30), u64::from(self.smp));
-        // One host thread gives each CPU its turn, and a case that waits takes many.
-        let turns = if self.single_threaded { 4 } else { 1 };
+        // One host thread gives each CPU its turn, and a case that waits takes many. One instruction
+        // at a time, the firmware alone takes a minute on a computer that has more to do.
+        let turns = match self {
+            _ if self.one_insn_per_tb => 8,
+            _ if self.single_threaded || self.icount => 4,
+            _ => 1,
+        };
         let idle = self.idle_limit.unwrap_or(turns * (30 + seconds + smp));
         let total = self.time_limit.unwrap_or(600 + 2 * seconds + 8 * smp);
         Limits {

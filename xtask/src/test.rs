@@ -12,7 +12,9 @@ use anyhow::{Context, Result};
 use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
 use crate::image::{self, Image};
-use crate::{api, cc, examples, icount, install, lanes, links, protocol, qemu, sanitize, tidy};
+use crate::{
+    api, cc, examples, icount, install, lanes, links, protocol, qemu, sanitize, sweep, tidy,
+};
 
 /// How many checks passed and failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +130,9 @@ const STEPS: &[(&str, Run)] = &[
     ("icount-x86_64", Run::Lanes(icount::check, X86_64)),
     ("icount-aarch64", Run::Lanes(icount::check, Aarch64)),
     ("icount-riscv64", Run::Lanes(icount::check, Riscv64)),
+    ("sweep-x86_64", Run::Lanes(sweep::check, X86_64)),
+    ("sweep-aarch64", Run::Lanes(sweep::check, Aarch64)),
+    ("sweep-riscv64", Run::Lanes(sweep::check, Riscv64)),
     ("torture-x86_64-4", Run::Tortures(X86_64)),
     ("torture-aarch64-4", Run::Tortures(Aarch64)),
     ("torture-riscv64-4", Run::Tortures(Riscv64)),

@@ -8,6 +8,10 @@
 //! trace of the same image with `sweep=trace`, in which each path runs once between two marks, and
 //! no timer is set.
 //!
+//! One pass over a path leaves gaps: QEMU gives each CPU its share of the time to the next timer, so where
+//! CPU 0 stands when the timer fires depends on how far ahead it was set. The passes differ in that,
+//! by the length of a loop before the path, and end when two in a row found nothing new.
+//!
 //! Where the timer is coarse (riscv64: a tick is 100 instructions), the path is moved instead, to
 //! and fro under the timer's stroke: by the length of a loop before it.
 
@@ -56,8 +60,11 @@ const TARGET: CpuId = CpuId::new(1);
 /// A path is over when the timer has come too late so many times in a row. The first rounds are
 /// early: the timer fires before the path begins.
 const TOO_LATE: u32 = 64;
-/// Rounds at most, where the timer is as fine as an instruction, and rounds where it is not.
+/// Rounds of a pass at most, where the timer is as fine as an instruction; passes at most, and how many
+/// instructions further ahead the timer is set in each. Rounds where it is coarse.
 const ROUNDS: u32 = 5000;
+const PASSES: u32 = 16;
+const PASS_PAD: u32 = 29;
 const COARSE_ROUNDS: u32 = 4000;
 /// The timer's ticks, where it is coarse, and the longest way before the path, in instructions: what
 /// the ticks are long, of which arming the timer takes a part.
@@ -197,13 +204,10 @@ fn sweep(name: &str, path: fn()) -> Check {
         fine(path)
     };
     ACTIVE.store(false, Ordering::Relaxed);
-    let rounds = rounds?;
-    let places = PLACES
-        .iter()
-        .filter(|place| place.load(Ordering::Relaxed) != 0);
     println!(
-        "smpcall: {name}: {rounds} timers, at {} places",
-        places.count()
+        "smpcall: {name}: {} timers, at {} places",
+        rounds?,
+        places()
     );
     say_places(name);
     Ok(())
@@ -220,11 +224,35 @@ enum Stroke {
     Late,
 }
 
-/// The timer fires one instruction later each round.
+/// How many addresses were interrupted.
+fn places() -> usize {
+    let used = |place: &&AtomicU64| place.load(Ordering::Relaxed) != 0;
+    PLACES.iter().filter(used).count()
+}
+
+/// Passes until two in a row found nothing new; how many timers fired.
 fn fine(path: fn()) -> Result<u32, Failure> {
+    let (mut timers, mut idle_passes) = (0, 0);
+    for pad in (0..PASSES).map(|pass| pass * PASS_PAD) {
+        let before = places();
+        timers += pass(path, pad)?;
+        idle_passes = if places() == before {
+            idle_passes + 1
+        } else {
+            0
+        };
+        if idle_passes == 2 {
+            break;
+        }
+    }
+    Ok(timers)
+}
+
+/// The timer fires one instruction later each round, until it comes too late.
+fn pass(path: fn(), pad: u32) -> Result<u32, Failure> {
     let mut late = 0;
     for round in 1..ROUNDS {
-        late = match strike(path, u64::from(round), 0)? {
+        late = match strike(path, u64::from(pad + round), pad)? {
             Stroke::Late => late + 1,
             _ => 0,
         };
