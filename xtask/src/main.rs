@@ -166,26 +166,13 @@ fn run(task: Task) -> Result<ExitCode> {
                 println!("{}", file.display());
             }
         }
-        Task::Maxima { arch } => {
-            return Ok(test::finish(on_each(arch, lanes::maxima)?));
-        }
-        Task::Sweep { arch } => return Ok(test::finish(on_each(arch, sweep::check)?)),
+        Task::Maxima { arch } => return Ok(test::finish(lanes::maxima(arch)?)),
+        Task::Sweep { arch } => return Ok(test::finish(sweep::run(arch)?)),
         Task::Icount(options) => return Ok(test::finish(icount::run(&options)?)),
         Task::Benchmarks(options) => return Ok(test::finish(benchmarks::run(&options)?)),
         Task::Qemu(options) => return qemu::run(&options),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Runs a check on this architecture, or on all.
-fn on_each(only: Option<Arch>, check: fn(Arch) -> Result<test::Counts>) -> Result<test::Counts> {
-    let mut counts = test::Counts::default();
-    for arch in Arch::ALL {
-        if only.is_none_or(|only| only == arch) {
-            counts.add(check(arch)?);
-        }
-    }
-    Ok(counts)
 }
 
 /// The workspace's folder.

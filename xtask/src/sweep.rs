@@ -29,6 +29,17 @@ const PLACES: &str = "smpcall: places ";
 /// A path by its name, and the addresses at which it was interrupted.
 type Struck = (String, BTreeSet<u64>);
 
+/// The whole command, on one architecture or on all.
+pub(crate) fn run(only: Option<Arch>) -> Result<Counts> {
+    let mut counts = Counts::default();
+    for arch in Arch::ALL {
+        if only.is_none_or(|only| only == arch) {
+            counts.add(check(arch)?);
+        }
+    }
+    Ok(counts)
+}
+
 /// Sweeps, traces, and compares: the sweep is one check, and each path is another.
 pub(crate) fn check(arch: Arch) -> Result<Counts> {
     let kernel = image::build(arch, Image::Kernel)?;
