@@ -33,7 +33,7 @@ pub(crate) struct Icount {
 }
 
 /// A row is `(architecture, operation, CPUs)`.
-type Key = (String, String, u64);
+pub(crate) type Key = (String, String, u64);
 
 /// Instructions by row.
 pub(crate) type Figures = BTreeMap<Key, u64>;
@@ -139,15 +139,31 @@ pub(crate) fn check(arch: Arch) -> Result<Counts> {
     })
 }
 
-/// Boots the bench once for each number of CPUs; a run that failed is a failed check.
+/// Boots the bench once for each number of CPUs, and once more for the first: a count repeats. A run that
+/// failed is a failed check, and so is a row that differs.
 fn count(arch: Arch, cpus: &[u32], sum: &mut Counts) -> Result<Figures> {
+    let mut boot = |smp| rows(&records(arch, smp, sum)?);
     let mut figures = Figures::new();
     for &smp in cpus {
-        for record in records(arch, smp, sum)? {
-            let row = row(&record).with_context(|| format!("not a record of icount: {record}"))?;
-            figures.insert(row.0, row.1);
-        }
+        figures.extend(boot(smp)?);
     }
+    let again = cpus.first().map(|&smp| boot(smp)).transpose()?;
+    let again = again.unwrap_or_default();
+    let differ = |(key, figure): &(&Key, &u64)| figures.get(*key) != Some(*figure);
+    let other = again.iter().filter(differ);
+    other.clone().for_each(|(key, figure)| {
+        println!(
+            "{key:?}: {figure} in the second run, {:?} in the first",
+            figures.get(key)
+        );
+    });
+    let same = again.len() - other.count();
+    println!(
+        "{}: {same} of {} rows were the same in a second run",
+        arch.name(),
+        again.len()
+    );
+    sum.add((same == again.len()).into());
     Ok(figures)
 }
 
@@ -160,6 +176,12 @@ pub(crate) fn records(arch: Arch, smp: u32, sum: &mut Counts) -> Result<Vec<Valu
     })?;
     sum.add(outcome.faults.is_empty().into());
     Ok(outcome.report.records)
+}
+
+/// The rows that a bench said.
+pub(crate) fn rows(records: &[Value]) -> Result<Figures> {
+    let row = |record| row(record).with_context(|| format!("not a record of icount: {record}"));
+    records.iter().map(row).collect()
 }
 
 /// A record of the bench.

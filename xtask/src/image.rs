@@ -13,6 +13,8 @@ use crate::sysroot::Toolchain;
 pub(crate) enum Image<'a> {
     /// `smpcall-kernel`, which runs the suites.
     Kernel,
+    /// The same, with the feature `trace`.
+    TracedKernel,
     /// The one whose kernel is in C, with its own cases.
     CKernel,
     /// An example of `smpcall-metal`.
@@ -25,6 +27,10 @@ pub(crate) fn build(arch: Arch, image: Image<'_>) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo(arch, "build");
     let (package, file) = match image {
         Image::Kernel => ("smpcall-kernel", "smpcall-kernel".to_owned()),
+        Image::TracedKernel => {
+            cargo.args(["--features", "trace", "--bin", "smpcall-kernel"]);
+            ("smpcall-kernel", "smpcall-kernel".to_owned())
+        }
         Image::CKernel => {
             let objects = std::env::join_paths(cc::kernel_objects(arch)?)?;
             cargo.env("SMPCALL_CAPI_OBJECTS", objects);
@@ -44,9 +50,13 @@ pub(crate) fn build(arch: Arch, image: Image<'_>) -> Result<PathBuf> {
         "{package} does not build for {}",
         arch.name()
     );
-    Ok(arch
-        .target_dir()
-        .join(arch.target())
-        .join("metal")
-        .join(file))
+    let dir = arch.target_dir().join(arch.target()).join("metal");
+    let built = dir.join(file);
+    if image != Image::TracedKernel {
+        return Ok(built);
+    }
+    // Both kernels have one name, and the next build puts the other one there.
+    let kept = dir.join("smpcall-kernel-trace");
+    std::fs::copy(&built, &kept)?;
+    Ok(kept)
 }

@@ -198,6 +198,18 @@ pub(crate) fn minimal(arch: Arch) -> Result<Counts> {
     lane.run()
 }
 
+/// Waits that are reported, with a clock of a microsecond an instruction: five seconds pass at once.
+pub(crate) fn stall(arch: Arch) -> Result<Counts> {
+    let mut lane = Lane::new(arch, 2, Suite::Stall, "")
+        .says("ms for CPU 1, which is running a request; called from crates/smpcall-kernel/src/stall.rs")
+        .says("ms for CPU 1, which takes no calls; called from crates/smpcall-kernel/src/stall.rs")
+        .says("smpcall: CPU 1 answered CPU 0 after ")
+        .says("smpcall: 2 passed, 0 failed");
+    lane.options.single_threaded = true;
+    lane.options.extra = vec!["-icount".to_owned(), "shift=10,sleep=off".to_owned()];
+    run(arch, vec![lane])
+}
+
 /// Machines that go wrong.
 pub(crate) fn fault(arch: Arch) -> Result<Counts> {
     let lane = |fault: &str, why| Lane {

@@ -21,6 +21,7 @@ mod sweep;
 mod sysroot;
 mod test;
 mod tidy;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -107,6 +108,12 @@ enum Task {
         #[arg(long)]
         arch: Option<Arch>,
     },
+    /// Runs the conformance cases with a tracer in the kernel, and counts what it costs switched off
+    Trace {
+        /// Only this architecture
+        #[arg(long)]
+        arch: Option<Arch>,
+    },
     /// Counts the instructions of each operation, and compares them with their aims and the record
     Icount(icount::Icount),
     /// Measures, and writes the tables and the picture of docs/benchmarks.md
@@ -167,12 +174,24 @@ fn run(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Maxima { arch } => return Ok(test::finish(lanes::maxima(arch)?)),
-        Task::Sweep { arch } => return Ok(test::finish(sweep::run(arch)?)),
+        Task::Sweep { arch } => return Ok(test::finish(on_each(arch, sweep::check)?)),
+        Task::Trace { arch } => return Ok(test::finish(on_each(arch, trace::check)?)),
         Task::Icount(options) => return Ok(test::finish(icount::run(&options)?)),
         Task::Benchmarks(options) => return Ok(test::finish(benchmarks::run(&options)?)),
         Task::Qemu(options) => return qemu::run(&options),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a check on this architecture, or on all.
+fn on_each(only: Option<Arch>, check: fn(Arch) -> Result<test::Counts>) -> Result<test::Counts> {
+    let mut counts = test::Counts::default();
+    for arch in Arch::ALL {
+        if only.is_none_or(|only| only == arch) {
+            counts.add(check(arch)?);
+        }
+    }
+    Ok(counts)
 }
 
 /// The workspace's folder.

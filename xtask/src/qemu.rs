@@ -41,6 +41,10 @@ pub(crate) enum Suite {
     Tlb,
     /// A timer's interrupt at each instruction of the send paths
     Sweep,
+    /// Waits that are reported, and end
+    Stall,
+    /// The conformance cases with a tracer
+    Trace,
     /// What nosmp, maxcpus= and nr_cpus= left out
     Limits,
     /// A few calls of each kind, for hundreds of CPUs
@@ -60,6 +64,8 @@ impl Suite {
             Suite::Hotplug => "hotplug",
             Suite::Tlb => "tlb",
             Suite::Sweep => "sweep",
+            Suite::Stall => "stall",
+            Suite::Trace => "trace",
             Suite::Limits => "limits",
             Suite::Smoke => "smoke",
             Suite::Fault => "fault",
@@ -70,13 +76,14 @@ impl Suite {
     fn image(self) -> Image<'static> {
         match self {
             Suite::Capi => Image::CKernel,
+            Suite::Trace => Image::TracedKernel,
             _ => Image::Kernel,
         }
     }
 
     /// Does it consist of cases, of which some must have run?
     fn has_cases(self) -> bool {
-        matches!(self, Suite::Conformance | Suite::Capi)
+        matches!(self, Suite::Conformance | Suite::Capi | Suite::Trace)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
 use crate::image::{self, Image};
 use crate::{
-    api, cc, examples, icount, install, lanes, links, protocol, qemu, sanitize, sweep, tidy,
+    api, cc, examples, icount, install, lanes, links, protocol, qemu, sanitize, sweep, tidy, trace,
 };
 
 /// How many checks passed and failed.
@@ -124,12 +124,18 @@ const STEPS: &[(&str, Run)] = &[
     ("fault-x86_64", Run::Lanes(lanes::fault, X86_64)),
     ("fault-aarch64", Run::Lanes(lanes::fault, Aarch64)),
     ("fault-riscv64", Run::Lanes(lanes::fault, Riscv64)),
+    ("stall-x86_64", Run::Lanes(lanes::stall, X86_64)),
+    ("stall-aarch64", Run::Lanes(lanes::stall, Aarch64)),
+    ("stall-riscv64", Run::Lanes(lanes::stall, Riscv64)),
     ("minimal-x86_64", Run::Lanes(lanes::minimal, X86_64)),
     ("minimal-aarch64", Run::Lanes(lanes::minimal, Aarch64)),
     ("minimal-riscv64", Run::Lanes(lanes::minimal, Riscv64)),
     ("icount-x86_64", Run::Lanes(icount::check, X86_64)),
     ("icount-aarch64", Run::Lanes(icount::check, Aarch64)),
     ("icount-riscv64", Run::Lanes(icount::check, Riscv64)),
+    ("trace-x86_64", Run::Lanes(trace::check, X86_64)),
+    ("trace-aarch64", Run::Lanes(trace::check, Aarch64)),
+    ("trace-riscv64", Run::Lanes(trace::check, Riscv64)),
     ("sweep-x86_64", Run::Lanes(sweep::check, X86_64)),
     ("sweep-aarch64", Run::Lanes(sweep::check, Aarch64)),
     ("sweep-riscv64", Run::Lanes(sweep::check, Riscv64)),

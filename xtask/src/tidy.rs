@@ -21,7 +21,6 @@ const OVERLONG: &[(&str, usize)] = &[
     ("crates/smpcall/src/call.rs", 480),
     ("crates/smpcall/src/cpu.rs", 490),
     ("crates/smpcall/src/ticket.rs", 640),
-    ("crates/smpcall/src/trace.rs", 430),
     ("crates/smpcall-metal/examples/bringup_x86_64.rs", 410),
 ];
 

@@ -1,6 +1,6 @@
 //! Every conformance case, on machines of 1, 2, 4, 16 and 64 CPUs and on some whose CPUs are attached
 //! threads, started from a CPU and from a thread that is none; with pre-emptive delivery, from a CPU, the
-//! cases that do not panic.
+//! cases that do not panic; with a tracer, those that look at it.
 //!
 //! One trial a case and machine, so that `cargo test -- posts` picks what it says. They run one
 //! after another: a machine of 64 CPUs keeps a small computer busy enough, and the callbacks of
@@ -26,6 +26,8 @@ enum Homes {
     Attached,
     /// Threads of the machine's own, which are interrupted by a signal where they are busy.
     Interrupted,
+    /// As `Started`, with a tracer; for the cases that need one.
+    Traced,
 }
 
 /// A machine under test; booted when the first case wants it.
@@ -42,6 +44,7 @@ impl Hosting {
             let builder = Machine::builder().count(self.cpus).reporter(|_| ());
             let builder = match self.homes {
                 Homes::Started => builder,
+                Homes::Traced => builder.trace(20_000),
                 Homes::Attached => builder.only_attached(),
                 // SAFETY: 1, 2 — the cases' functions neither allocate nor lock, and those that
                 // panic are left out; 3, 4 — cases run on threads' stacks; 5 — nobody else uses it.
@@ -85,6 +88,10 @@ impl Lab<WORDS, ROOM> for Hosting {
         platform.kicks() + platform.wakes() + platform.signals()
     }
 
+    fn is_traced(&self) -> bool {
+        self.homes == Homes::Traced
+    }
+
     /// A function that panics must not interrupt anything.
     fn catches_panics(&self) -> bool {
         self.homes != Homes::Interrupted
@@ -123,6 +130,7 @@ fn trial(lab: &Arc<Hosting>, from: From, case: Case<Hosting, WORDS, ROOM>) -> Tr
         Homes::Started => "",
         Homes::Attached => "attached_",
         Homes::Interrupted => "pre_emptive_",
+        Homes::Traced => "traced_",
     };
     let name = format!("{homes}{}_cpus::from_{place}::{}", lab.cpus, case.name);
     let lab = Arc::clone(lab);
@@ -154,7 +162,9 @@ fn main() -> ExitCode {
     let started = [1, 2, 4, 16, 64].map(|cpus| (cpus, Homes::Started));
     let attached = [2, 5].map(|cpus| (cpus, Homes::Attached));
     let interrupted = [(4, Homes::Interrupted)];
-    for (cpus, homes) in started.into_iter().chain(attached).chain(interrupted) {
+    let traced = [(4, Homes::Traced)];
+    let all = started.into_iter().chain(attached);
+    for (cpus, homes) in all.chain(interrupted).chain(traced) {
         let lab = Arc::new(Hosting {
             cpus,
             homes,
@@ -171,7 +181,10 @@ fn main() -> ExitCode {
                 matches!(case.needs, Needs::Slow | Needs::SlowHotplug)
             };
             let fits = |case: &Case<_, WORDS, ROOM>| {
-                case.fits(&*lab, cpus) && !(slow(case) && matches!(from, From::Foreign))
+                let is_for_it = homes != Homes::Traced || case.needs == Needs::Trace;
+                is_for_it
+                    && case.fits(&*lab, cpus)
+                    && !(slow(case) && matches!(from, From::Foreign))
             };
             trials.extend(cases().filter(fits).map(|case| trial(&lab, from, case)));
         }

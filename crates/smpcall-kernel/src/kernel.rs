@@ -10,7 +10,7 @@ use smpcall_torture::Tally;
 use smpcall_torture::report::{BAD_PARAMETER, Line, PREFIX};
 
 use crate::suite;
-use crate::{bench, fault, hotplug, lab, limits, smoke, sweep, tlb, torture};
+use crate::{bench, fault, hotplug, lab, limits, smoke, stall, sweep, tlb, torture};
 
 /// The core's instance.
 pub(crate) type Kernel = Smp<Metal, WORDS>;
@@ -31,6 +31,10 @@ fn main(boot: &'static Boot) -> ! {
         println!("{notice}");
     }
     let present = CpuMask::first_n(boot.hw_ids.len());
+    #[cfg(feature = "trace")]
+    if option("suite") == Some("trace") {
+        crate::trace::start();
+    }
     SMP.init(&present, &present, &params);
     raw::irq_enable();
     SMP.bring_up();
@@ -49,8 +53,11 @@ fn run(name: &str) -> bool {
         "hotplug" => suite::run(hotplug::cases(), none),
         "limits" => suite::run(limits::CASES, none),
         "smoke" => suite::run(smoke::CASES, none),
+        "stall" => suite::run(stall::CASES, none),
         "sweep" => suite::run(sweep::CASES, none),
         "tlb" => suite::run(tlb::CASES, none),
+        #[cfg(feature = "trace")]
+        "trace" => suite::run(&[], lab::conformance()),
         "torture" => torture::run(raw::info().cmdline),
         other => refuse(format_args!(
             "{PREFIX}{BAD_PARAMETER}suite={other}: there is none"

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use smpcall::Platform as _;
 use smpcall_metal::{Metal, WORDS, println};
 use smpcall_torture::report::Line;
 use smpcall_torture::{Lab, Tally};
@@ -31,6 +32,11 @@ impl Lab<WORDS, ROOM> for Machine {
 
     fn may_be_slow(&self) -> bool {
         flag("slow")
+    }
+
+    fn is_traced(&self) -> bool {
+        // The suite `trace` is the only one whose image keeps events.
+        Metal.tracer().is_some()
     }
 
     fn log(&self, line: fmt::Arguments<'_>) {

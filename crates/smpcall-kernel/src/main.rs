@@ -12,8 +12,10 @@
 //! | `hotplug` | a CPU that comes and goes under fire; one that never comes | `cycles=`, `absent=` |
 //! | `limits` | what `nosmp`, `maxcpus=` and `nr_cpus=` left out | |
 //! | `tlb` | stale translations, and a shootdown | |
-//! | `sweep` | a timer at every instruction of the send paths | `sweep=trace` |
+//! | `sweep` | a timer at every instruction of the send paths | `sweep=trace`, `sweep_run=` |
 //! | `smoke` | a few calls, for hundreds of CPUs | |
+//! | `stall` | waits that are reported, and end | |
+//! | `trace` | the conformance cases with a tracer, in the image that has the feature `trace` | |
 //! | `fault` | goes wrong, to be noticed | `fault=` |
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
@@ -33,6 +35,8 @@ mod limits;
 #[cfg(target_os = "none")]
 mod smoke;
 #[cfg(target_os = "none")]
+mod stall;
+#[cfg(target_os = "none")]
 mod suite;
 #[cfg(target_os = "none")]
 mod sweep;
@@ -40,6 +44,8 @@ mod sweep;
 mod tlb;
 #[cfg(target_os = "none")]
 mod torture;
+#[cfg(all(target_os = "none", feature = "trace"))]
+mod trace;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

@@ -10,10 +10,11 @@
 //!
 //! One pass over a path leaves gaps: QEMU gives each CPU its share of the time to the next timer, so where
 //! CPU 0 stands when the timer fires depends on how far ahead it was set. The passes differ in that,
-//! by the length of a loop before the path, and end when two in a row found nothing new.
+//! by the length of a loop before the path and by how long the other CPU makes its caller wait, and end
+//! when some in a row found nothing new. `sweep_run=N` makes the passes of the Nth run, which are others.
 //!
-//! Where the timer is coarse (riscv64: a tick is 100 instructions), the path is moved instead, to
-//! and fro under the timer's stroke: by the length of a loop before it.
+//! Where the timer is coarse (riscv64: a tick is 100 instructions), it is set at the beginning of a tick,
+//! and the loop before the path does the rest.
 
 use core::hint::black_box;
 use core::pin::Pin;
@@ -23,7 +24,7 @@ use smpcall::{CallError, CpuId, Csd};
 use smpcall_metal::{println, raw};
 use smpcall_torture::{Check, Failure};
 
-use crate::kernel::{SMP, option};
+use crate::kernel::{SMP, number, option};
 use crate::suite::{Case, ensure, expect, wait};
 
 /// The cases.
@@ -57,19 +58,26 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Who is called.
 const TARGET: CpuId = CpuId::new(1);
-/// A path is over when the timer has come too late so many times in a row. The first rounds are
-/// early: the timer fires before the path begins.
+/// Instructions of a timer's tick, under `-icount shift=0`.
+const GRAIN: u32 = if matches!(raw::NAME.as_bytes(), b"riscv64") {
+    100
+} else {
+    1
+};
+/// A path is over when the timer has come too late so many times in a row.
 const TOO_LATE: u32 = 64;
-/// Rounds of a pass at most, where the timer is as fine as an instruction; passes at most, and how many
-/// instructions further ahead the timer is set in each. Rounds where it is coarse.
-const ROUNDS: u32 = 5000;
+/// How far the timer is set at most, in instructions, and the step from one early stroke to the next.
+const FARTHEST: u32 = 8000;
+const STEP: u32 = 16;
+/// Passes that find nothing new before the sweep ends, passes at most, and how many instructions
+/// further ahead the timer is set in each; the sum begins anew at a bound.
+const IDLE_PASSES: u32 = 3;
 const PASSES: u32 = 16;
 const PASS_PAD: u32 = 29;
-const COARSE_ROUNDS: u32 = 4000;
-/// The timer's ticks, where it is coarse, and the longest way before the path, in instructions: what
-/// the ticks are long, of which arming the timer takes a part.
-const COARSE_TICKS: u64 = 24;
-const COARSE_PAD: u32 = 2400;
+const MOST_PAD: u32 = 900;
+/// How many instructions a called function takes, so that its caller waits: so many, twice and three times
+/// as many by turns, and one more in each pass.
+const LONG: u32 = 500;
 
 /// Functions that were promised to run, and those that did.
 static ACCEPTED: AtomicU64 = AtomicU64::new(0);
@@ -81,6 +89,8 @@ static INSIDE: AtomicBool = AtomicBool::new(false);
 static STRUCK: AtomicBool = AtomicBool::new(false);
 /// The timer strikes for the sweep.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
+/// How many instructions a function takes on the CPU that is called.
+static DAWDLE: AtomicU32 = AtomicU32::new(0);
 /// The timer's handler saw something wrong.
 static WRONG: AtomicU32 = AtomicU32::new(0);
 
@@ -91,6 +101,9 @@ static PLACES: [AtomicU64; 4096] = [const { AtomicU64::new(0) }; 4096];
 // compared after a flush.
 
 fn ran() {
+    if raw::current_cpu() == TARGET.get() {
+        linger(DAWDLE.load(Ordering::Relaxed));
+    }
     RAN.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -171,17 +184,23 @@ extern "C" fn smpcall_sweep_end() {
     INSIDE.store(false, Ordering::Relaxed);
 }
 
-/// The path between its marks, after about so many instructions: a turn of the loop is four.
+/// Takes about so many instructions: a turn of the loop is four.
 #[inline(never)]
-fn run(path: fn(), pad: u32) {
-    for _ in 0..pad / 4 {
+fn linger(instructions: u32) {
+    for _ in 0..instructions / 4 {
         // SAFETY: 1. It does nothing.
         unsafe { core::arch::asm!("nop", "nop", options(nomem, nostack, preserves_flags)) };
     }
-    for _ in 0..pad % 4 {
+    for _ in 0..instructions % 4 {
         // SAFETY: 1. It does nothing, in one instruction, whatever the loop around it takes.
         unsafe { core::arch::asm!("nop", options(nomem, nostack, preserves_flags)) };
     }
+}
+
+/// The path between its marks, after about so many instructions. One copy of it, for the trace and the sweep.
+#[inline(never)]
+fn run(path: fn(), pad: u32) {
+    linger(pad);
     smpcall_sweep_begin();
     black_box(path)();
     smpcall_sweep_end();
@@ -198,11 +217,7 @@ fn sweep(name: &str, path: fn()) -> Check {
         .iter()
         .for_each(|place| place.store(0, Ordering::Relaxed));
     ACTIVE.store(true, Ordering::Relaxed);
-    let rounds = if raw::NAME == "riscv64" {
-        coarse(path)
-    } else {
-        fine(path)
-    };
+    let rounds = passes(path);
     ACTIVE.store(false, Ordering::Relaxed);
     println!(
         "smpcall: {name}: {} timers, at {} places",
@@ -230,72 +245,58 @@ fn places() -> usize {
     PLACES.iter().filter(used).count()
 }
 
-/// Passes until two in a row found nothing new; how many timers fired.
-fn fine(path: fn()) -> Result<u32, Failure> {
+/// Passes until some in a row found nothing new; how many timers fired.
+fn passes(path: fn()) -> Result<u32, Failure> {
     let (mut timers, mut idle_passes) = (0, 0);
-    for pad in (0..PASSES).map(|pass| pass * PASS_PAD) {
+    // Another run makes other passes.
+    let first = number("sweep_run").unwrap_or(0) as u32 * PASSES;
+    for turn in first..first + PASSES {
         let before = places();
-        timers += pass(path, pad)?;
+        DAWDLE.store(turn % 4 * LONG + turn, Ordering::Relaxed);
+        timers += pass(path, turn * PASS_PAD % MOST_PAD)?;
         idle_passes = if places() == before {
             idle_passes + 1
         } else {
             0
         };
-        if idle_passes == 2 {
+        if idle_passes == IDLE_PASSES {
             break;
         }
     }
     Ok(timers)
 }
 
-/// The timer fires one instruction later each round, until it comes too late.
+/// The timer fires one instruction later each round, from before the path until it comes too late.
 fn pass(path: fn(), pad: u32) -> Result<u32, Failure> {
-    let mut late = 0;
-    for round in 1..ROUNDS {
-        late = match strike(path, u64::from(pad + round), pad)? {
-            Stroke::Late => late + 1,
-            _ => 0,
-        };
-        if late >= TOO_LATE {
-            return Ok(round);
+    let (mut after, mut step, mut late, mut rounds) = (pad + 1, STEP, 0, 0);
+    while late < TOO_LATE {
+        ensure!(
+            after < FARTHEST,
+            "the path does not end within {FARTHEST} instructions"
+        );
+        let stroke = strike(path, after, pad)?;
+        rounds += 1;
+        late = if stroke == Stroke::Late { late + 1 } else { 0 };
+        if step > 1 && stroke != Stroke::Early {
+            // The path began within the last step.
+            (after, step, late) = (after.saturating_sub(STEP), 1, 0);
         }
+        after += step;
     }
-    ensure!(false, "the path does not end within {ROUNDS} instructions");
-    Ok(ROUNDS)
+    Ok(rounds)
 }
 
-/// The path begins later each round until the timer comes too early, then earlier until it is late.
-fn coarse(path: fn()) -> Result<u32, Failure> {
-    let (mut pad, mut later) = (COARSE_PAD / 2, true);
-    for _ in 0..COARSE_ROUNDS {
-        // One instruction at a time while it is inside, so that none is left out.
-        let step = match strike(path, COARSE_TICKS, pad)? {
-            Stroke::Early => {
-                later = false;
-                7
-            }
-            Stroke::Late => {
-                later = true;
-                7
-            }
-            Stroke::Inside => 1,
-        };
-        pad = if later {
-            pad + step
-        } else {
-            pad.saturating_sub(step)
-        };
-        ensure!(pad < COARSE_PAD, "the timer never comes");
-    }
-    Ok(COARSE_ROUNDS)
-}
-
-/// One round: when the timer struck.
-fn strike(path: fn(), ticks: u64, pad: u32) -> Result<Stroke, Failure> {
+/// One round: when the timer struck, that was set so many instructions ahead, so many before the path.
+fn strike(path: fn(), after: u32, pad: u32) -> Result<Stroke, Failure> {
     let before = FIRED.load(Ordering::Relaxed);
     STRUCK.store(false, Ordering::Relaxed);
-    raw::interrupt_after(ticks);
-    run(path, pad);
+    let ticks = after.div_ceil(GRAIN);
+    if GRAIN > 1 {
+        let now = raw::cycles();
+        while raw::cycles() == now {}
+    }
+    raw::interrupt_after(u64::from(ticks));
+    run(path, pad + ticks * GRAIN - after);
     let in_time = FIRED.load(Ordering::Relaxed) != before;
     wait("the timer", || FIRED.load(Ordering::Relaxed) != before)?;
     settle()?;

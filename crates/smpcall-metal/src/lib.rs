@@ -16,9 +16,13 @@ mod fdt;
 mod platform;
 mod print;
 pub mod raw;
+#[cfg(feature = "trace")]
+mod tracer;
 
 pub use platform::{Metal, WORDS};
 pub use print::print_line;
+#[cfg(feature = "trace")]
+pub use tracer::set_tracer;
 
 /// How many logical CPUs one image supports: a whole number of mask words, by architecture.
 pub const MAX_CPUS: usize = arch::MAX_CPUS;

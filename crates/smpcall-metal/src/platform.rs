@@ -122,6 +122,12 @@ unsafe impl Platform for Metal {
         match panic {}
     }
 
+    #[cfg(feature = "trace")]
+    #[inline(always)]
+    fn tracer(&self) -> Option<smpcall::Tracer<'_>> {
+        crate::tracer::tracer()
+    }
+
     fn report(&self, report: Report<'_>) {
         println!("smpcall: {report}");
     }

@@ -23,6 +23,7 @@ mod races;
 mod results;
 mod tasks;
 mod tickets;
+mod traces;
 
 /// What a case needs of its system, besides CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Needs {
     HotplugAlone,
     /// Panics that reach the caller.
     Panics,
+    /// A tracer whose buffers have room.
+    Trace,
     /// Patience: it makes a wait so long that the library reports it.
     Slow,
 }
@@ -76,6 +79,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Case<L, W, D> {
             Needs::SlowHotplug => lab.may_hotplug() && lab.may_be_slow(),
             Needs::HotplugAlone => lab.may_hotplug() && lab.is_alone(),
             Needs::Panics => lab.catches_panics(),
+            Needs::Trace => lab.is_traced(),
             Needs::Slow => lab.may_be_slow(),
         };
         meets && cpus >= self.min_cpus
@@ -103,7 +107,9 @@ pub(crate) use case_list;
 /// Every case.
 pub fn cases<L: Lab<W, D>, const W: usize, const D: usize>() -> impl Iterator<Item = Case<L, W, D>>
 {
-    results::cases()
+    // First, while the buffers have room.
+    traces::cases()
+        .chain(results::cases())
         .chain(contexts::cases())
         .chain(order::cases())
         .chain(own::cases())

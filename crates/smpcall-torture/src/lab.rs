@@ -66,6 +66,11 @@ pub trait Lab<const W: usize, const D: usize>: Sync + 'static {
         false
     }
 
+    /// Does the platform answer a tracer, from before the first call?
+    fn is_traced(&self) -> bool {
+        false
+    }
+
     /// Is this the only instance of the process that runs cases now? Callbacks for CPUs that come and
     /// go are plain functions, so two instances could not tell whose CPU it was.
     fn is_alone(&self) -> bool {

@@ -133,9 +133,12 @@ unsafe fn run_queue(queue: &Queue, context: &Context) {
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Runs what other CPUs have asked of this one.
     ///
-    /// A platform calls this from its IPI vector, after it acknowledged the interrupt (so that
-    /// one that arrives during the drain is not lost). Interrupts are off; the caller is an
-    /// online CPU. Calling it without cause is harmless.
+    /// A platform calls this from its IPI vector. Calling it without cause is harmless. Its obligations:
+    /// 1. The interrupt is acknowledged before, so that one that arrives during the drain is not lost.
+    /// 2. Interrupts are off until it returns. With interrupts on, an IPI in the middle of the drain
+    ///    finds it running and goes, and what it announced may lie in a place that the drain
+    ///    has passed: the kick is lost, and the call waits for the next one. Not checked: that would
+    ///    cost each call four instructions.
     #[doc(alias = "generic_smp_call_function_single_interrupt")]
     #[inline]
     pub fn handle_ipi(&self) {

@@ -20,7 +20,7 @@ use crate::platform::Platform;
 use crate::report::{Report, Stall, StallCause};
 use crate::smp::{Smp, Waiter};
 use crate::sync::{AtomicPtr, Ordering, loom_const_fn};
-use crate::trace::TraceKind;
+use crate::trace::{self, TraceKind};
 
 /// Turns of a wait before it looks at the clock at all.
 const TURNS_BEFORE_CLOCK: u32 = 64;
@@ -263,9 +263,9 @@ pub(crate) fn run_named<P: Platform, Name, R>(
         running.set(Some(core::any::type_name::<Name>), request);
     }
     let event = |kind| {
-        if let Some(tracer) = platform.tracer() {
+        if platform.tracer().is_some() {
             let name = Some(core::any::type_name::<Name> as NameFn);
-            tracer.record(Some(cpu), platform.now_ns(), kind, name, request);
+            trace::note(platform, Some(cpu), kind, name, request);
         }
     };
     event(TraceKind::Entry);

@@ -12,16 +12,18 @@
 //!
 //! A place is written once: a full buffer loses what comes later and counts it, so that every exit
 //! that is there has its entry. An interrupt between (1) and (2) claims the next place.
-//! Edges: E28 (2→reader). Neighbours: `stall` runs the functions, `smp` sends the interrupts.
+//! Edges: E28 (2→reader). Neighbours: `trace/points.rs` makes the events, `stall` runs the functions.
 
 use core::fmt;
 use core::ptr;
 
-use crate::cpu::{CpuId, CpuMask};
-use crate::platform::Platform;
-use crate::smp::Smp;
+use crate::cpu::CpuId;
 use crate::stall::NameFn;
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, loom_const_fn, ord};
+
+mod points;
+
+pub(crate) use points::note;
 
 /// Where one CPU's events go, and what it ran; the last of a [`Tracer`]'s is for threads that are
 /// no CPU.
@@ -335,8 +337,7 @@ impl<'a> Tracer<'a> {
     }
 
     /// Counts an event and writes it down: (1), (2).
-    #[cold]
-    pub(crate) fn record(
+    fn record(
         &self,
         cpu: Option<CpuId>,
         time_ns: u64,
@@ -371,56 +372,6 @@ impl<'a> Tracer<'a> {
         // ORDERING: Release — publishes the event; pairs with the Acquire of `events_of` (E28).
         slot.tag
             .store(kind.tag(), ord!("e28_publish_relaxed", Release));
-    }
-}
-
-impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
-    /// A call of an `F` is about to be published.
-    #[inline(always)]
-    pub(crate) fn trace_queue<F>(&self, to: CpuId, request: usize) {
-        if let Some(tracer) = self.platform.tracer() {
-            let from = self.platform.current_cpu();
-            let (now, name) = (self.platform.now_ns(), core::any::type_name::<F>);
-            tracer.record(from, now, TraceKind::Queue(to), Some(name), request);
-        }
-    }
-
-    /// A call was taken back.
-    #[inline(always)]
-    pub(crate) fn trace_refuse(&self, to: CpuId) {
-        if let Some(tracer) = self.platform.tracer() {
-            let from = self.platform.current_cpu();
-            let now = self.platform.now_ns();
-            tracer.record(from, now, TraceKind::Refuse(to), None, 0);
-        }
-    }
-
-    /// A CPU is interrupted or woken.
-    #[inline(always)]
-    pub(crate) fn trace_send(&self, to: CpuId) {
-        if let Some(tracer) = self.platform.tracer() {
-            let from = self.platform.current_cpu();
-            let now = self.platform.now_ns();
-            tracer.record(from, now, TraceKind::Send(to), None, 0);
-        }
-    }
-
-    /// Several CPUs are interrupted.
-    #[inline(always)]
-    pub(crate) fn trace_send_mask(&self, to: &CpuMask<W>) {
-        if self.platform.tracer().is_some() {
-            to.iter().for_each(|cpu| self.trace_send(cpu));
-        }
-    }
-
-    /// A CPU looks for calls.
-    #[inline(always)]
-    pub(crate) fn trace_drain(&self, me: CpuId) {
-        if let Some(tracer) = self.platform.tracer() {
-            let buffer = &tracer.buffers[tracer.index(Some(me))];
-            // ORDERING: Relaxed — a statistic.
-            buffer.drains.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 
