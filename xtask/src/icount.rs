@@ -81,7 +81,7 @@ pub(crate) fn linux_nohz_off(name: &str) -> Option<[u64; 3]> {
 }
 
 /// How far above its recorded figure a row may be: another compiler's choice of what to inline.
-fn tolerance(recorded: u64) -> u64 {
+pub(crate) fn tolerance(recorded: u64) -> u64 {
     (recorded / 16).max(4)
 }
 

@@ -1,9 +1,9 @@
 //! `cargo xtask trace`: the tracer on bare metal, on and off.
 //!
 //! The kernel is built once more with the feature `trace`. With a tracer given, the conformance cases run,
-//! those that look at the trace among them. With none given, the bench counts instructions, and each
-//! operation may cost no more than in the plain image but for a look at one word, and a branch that is
-//! never taken, at each event.
+//! those that look at the trace among them. With none given, the bench counts instructions: an operation
+//! may cost a few more for each event than in the plain image, where the platform answers no tracer by a
+//! constant and nothing of it is left.
 
 use anyhow::{Context, Result};
 
@@ -15,16 +15,11 @@ use crate::test::Counts;
 
 /// The CPUs of the bench: one target for every operation.
 const CPUS: u32 = 2;
-/// Events of a call to one target: queue, send, drain, entry, exit; on the CPU itself fewer.
-const EVENTS: u64 = 5;
-
-/// The instructions of one look: the word's address and its value, and the branch.
-fn look(arch: Arch) -> u64 {
-    match arch {
-        Arch::X86_64 => 2,
-        Arch::Aarch64 | Arch::Riscv64 => 3,
-    }
-}
+/// Events of a broadcast to one target: queue, send, drain, entry and exit, and three of the local run.
+const EVENTS: u64 = 8;
+/// The instructions of one event that nobody keeps: the word, the branch, and registers that are kept over
+/// the call behind the branch.
+const LOOK: u64 = 6;
 
 /// Both halves, on one architecture.
 pub(crate) fn check(arch: Arch) -> Result<Counts> {
@@ -53,7 +48,8 @@ pub(crate) fn check(arch: Arch) -> Result<Counts> {
         let off = *off
             .get(key)
             .with_context(|| format!("{} was not counted with the tracer", key.1))?;
-        let fits = off <= plain + EVENTS * look(arch);
+        let most = plain + EVENTS * LOOK + icount::tolerance(plain);
+        let fits = off <= most;
         let verdict = if fits { "" } else { "too many" };
         println!("{:8} {:21} {plain:6} {off:13} {verdict}", key.0, key.1);
         counts.add(fits.into());
