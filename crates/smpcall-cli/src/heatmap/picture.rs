@@ -1,6 +1,7 @@
 //! The heat map as a picture: a cell per pair of CPUs, and the scale below.
 //!
-//! The scale is logarithmic from the nearest pair to the farthest. Cells are as large as the number of
+//! The scale is logarithmic from the nearest pair to the farthest, or to half as much again: chance is
+//! not shown as near and far. Cells are as large as the number of
 //! CPUs allows; they carry their figure while it fits, and every so many CPUs are numbered.
 
 use crate::latency::Pair;
@@ -15,6 +16,8 @@ const LARGEST: f64 = 96.0;
 pub(crate) const MOST_CPUS: usize = 512;
 /// Up to so many a cell tells its figures at the mouse.
 const CPUS_WITH_HINTS: usize = 128;
+/// The right end of the scale as a multiple of the left one, at least.
+const NARROWEST: f64 = 1.5;
 /// The scale: its width and its height.
 const SCALE: (f64, f64) = (260.0, 12.0);
 
@@ -55,7 +58,8 @@ impl Grid {
         let remote = || pairs.iter().filter(|pair| pair.from != pair.to);
         let medians = || remote().map(|pair| pair.median_ns.max(0.1));
         let nearest = medians().fold(f64::INFINITY, f64::min);
-        let farthest = medians().fold(0.0, f64::max);
+        // One CPU alone has no pair, and no scale.
+        let farthest = medians().fold(0.0, |most, ns| ns.max(NARROWEST * nearest).max(most));
         let label = pairs
             .last()
             .map_or(0.0, |pair| text_width(&pair.from.to_string()));
@@ -157,11 +161,16 @@ impl Grid {
             self.left + self.middle_of(column),
             self.top + self.middle_of(row) + 0.35 * TEXT,
         );
-        let (_, _, letters) = self.unit();
-        let figure = self.figure(pair.median_ns);
-        if (letters as f64 + 1.0) * text_width("0") < self.cell {
+        if self.has_figures() {
+            let figure = self.figure(pair.median_ns);
             picture.text(place, Anchor::Middle, paint.on(), &figure);
         }
+    }
+
+    /// Do the cells have room for their figures?
+    fn has_figures(&self) -> bool {
+        let (_, _, letters) = self.unit();
+        (letters as f64 + 1.0) * text_width("0") < self.cell
     }
 
     fn legend(&self, picture: &mut Picture) {
@@ -193,19 +202,18 @@ impl Grid {
             (0.5, Anchor::Middle, middle),
             (1.0, Anchor::End, self.farthest),
         ];
-        // Where all cost the same, one figure says it.
-        let shown = if self.farthest > 1.02 * self.nearest {
-            3
-        } else {
-            1
-        };
-        for (part, anchor, ns) in &figures[..shown] {
+        for (part, anchor, ns) in &figures {
             let x = MARGIN + part * width;
             picture.line((x, top), (x, top + height + 4.0), Paint::Ink, 1.0);
             picture.text((x, below), *anchor, Paint::Ink, &human_ns(*ns));
         }
         let (_, unit, _) = self.unit();
-        let words = format!("near to far; figures in {unit}; grey: itself, inline");
+        let figures = if self.has_figures() {
+            format!("; figures in {unit}")
+        } else {
+            String::new()
+        };
+        let words = format!("near to far{figures}; grey: itself, inline");
         let place = (MARGIN, below + 1.4 * TEXT);
         picture.text(place, Anchor::Start, Paint::Faint, &words);
     }
@@ -249,6 +257,22 @@ mod tests {
     fn pairs_that_cost_the_same_are_drawn() {
         let mut same = pairs(2);
         same.iter_mut().for_each(|pair| pair.median_ns = 100.0);
-        assert!(draw(&same).svg().contains("100 ns"));
+        let svg = draw(&same).svg();
+        assert!(svg.contains("100 ns") && svg.contains("150 ns"));
+    }
+
+    #[test]
+    fn chance_is_not_shown_as_near_and_far() {
+        let mut pairs = pairs(2);
+        pairs.iter_mut().for_each(|pair| pair.median_ns = 401.0);
+        pairs[1].median_ns = 411.0;
+        let grid = Grid::of(&pairs);
+        assert!(grid.place(411.0) < 0.1, "two per cent more are no distance");
+    }
+
+    #[test]
+    fn the_unit_is_named_where_the_cells_have_figures() {
+        assert!(draw(&pairs(2)).svg().contains("figures in"));
+        assert!(!draw(&pairs(64)).svg().contains("figures in"));
     }
 }
