@@ -6,6 +6,7 @@ mod arch;
 mod benchmarks;
 mod cc;
 mod examples;
+mod fuzz;
 mod icount;
 mod image;
 mod install;
@@ -67,6 +68,8 @@ enum Task {
     Tsan,
     /// The same under AddressSanitizer, and a planted use of freed memory
     Asan,
+    /// Fuzzes every parser for a time each, and prints the table of docs/testing.md
+    Fuzz(fuzz::Fuzz),
     /// Checks the rules of the house
     Tidy,
     /// Runs every example that runs on the host
@@ -140,6 +143,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Mutants { names } => return Ok(test::finish(mutants::run(&names)?)),
         Task::Tsan => return Ok(test::finish(sanitize::run(Sanitizer::Thread)?)),
         Task::Asan => return Ok(test::finish(sanitize::run(Sanitizer::Address)?)),
+        Task::Fuzz(options) => return Ok(test::finish(fuzz::run(&options)?)),
         Task::Tidy => return Ok(test::finish(tidy::check())),
         Task::Examples => return Ok(test::finish(examples::run()?)),
         Task::Api { bless } => {

@@ -2,8 +2,6 @@
 //!
 //! MADT and device tree have theirs in `smpcall-metal/tests`; `cargo xtask fuzz` runs all of them for longer.
 
-use std::collections::BTreeSet;
-
 use proptest::prelude::{
     Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest,
 };
@@ -11,8 +9,11 @@ use smpcall::{BootParams, CpuId, CpuMask};
 use smpcall_torture::report::Line;
 use smpcall_torture::torture::{Op, Torture};
 
-/// CPUs of the masks here.
-const CAPACITY: u64 = 128;
+#[path = "support/plain.rs"]
+mod plain;
+
+use plain::{CAPACITY, booted, decimal, listed};
+
 type Mask = CpuMask<2>;
 
 /// A number as an operator may write it.
@@ -26,31 +27,6 @@ fn number() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A decimal number of ASCII digits, however long.
-fn decimal(text: &str) -> Option<u128> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().unwrap_or(u128::MAX))
-}
-
-/// The CPUs of a list, by the definition.
-fn listed(text: &str) -> Option<BTreeSet<u64>> {
-    let mut set = BTreeSet::new();
-    let text = text.trim();
-    if text.is_empty() {
-        return Some(set);
-    }
-    for part in text.split(',') {
-        let mut ends = part.splitn(2, '-').map(decimal);
-        let low = ends.next()??;
-        let high = ends.next().unwrap_or(Some(low))?;
-        if low > high || high >= u128::from(CAPACITY) {
-            return None;
-        }
-        set.extend((low..=high).map(|cpu| cpu as u64));
-    }
-    Some(set)
-}
-
 fn list() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         3 => number(),
@@ -58,30 +34,6 @@ fn list() -> impl Strategy<Value = String> {
         1 => "[0-9,-]{0,6}",
     ];
     prop::collection::vec(part, 0..5).prop_map(|parts| parts.join(","))
-}
-
-/// The boot parameters of a command line, by the definition: `maxcpus`, `nr_cpus`, the notice.
-fn booted(cmdline: &str) -> Option<(u32, u32, bool)> {
-    let (mut max_cpus, mut nr_cpus, mut clamped) = (u32::MAX, CAPACITY as u32, false);
-    for token in cmdline.split_ascii_whitespace() {
-        let (name, value) = match token.find('=') {
-            Some(at) => (&token[..at], &token[at + 1..]),
-            None => (token, ""),
-        };
-        let number = || decimal(value).and_then(|n| u32::try_from(n).ok());
-        match name {
-            "nosmp" if token == "nosmp" => max_cpus = 0,
-            "nosmp" => return None,
-            "maxcpus" => max_cpus = number()?,
-            "nr_cpus" => {
-                let asked = number().filter(|&n| n > 0)?;
-                clamped = u64::from(asked) > CAPACITY;
-                nr_cpus = asked.min(CAPACITY as u32);
-            }
-            _ => {}
-        }
-    }
-    Some((max_cpus, nr_cpus, clamped))
 }
 
 fn cmdline() -> impl Strategy<Value = String> {
