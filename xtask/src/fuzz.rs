@@ -149,6 +149,8 @@ fn figures(said: &str) -> Option<Figures> {
 #[cfg(test)]
 #[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 mod tests {
+    use std::ffi::OsString;
+
     use super::{Figures, TARGETS, figures};
 
     #[test]
@@ -178,7 +180,7 @@ mod tests {
             names.sort();
             names
         };
-        let mut run: Vec<_> = TARGETS.map(|(name, _)| name.into()).to_vec();
+        let mut run: Vec<OsString> = TARGETS.map(|(name, _)| name.into()).to_vec();
         run.sort();
         assert_eq!(names("targets"), run);
         assert_eq!(names("seeds"), run);

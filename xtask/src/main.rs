@@ -59,7 +59,13 @@ enum Task {
         /// Only tests whose name contains one of these
         filters: Vec<String>,
     },
-    /// Checks that every mutant is noticed by its test; all of them: writes the table of docs/testing.md
+    /// Runs whole machines of the core under shuttle, in orders that it draws
+    Shuttle {
+        /// How many orders of each kind: at random, and by priorities
+        #[arg(long, default_value_t = protocol::ORDERS)]
+        orders: u64,
+    },
+    /// Checks that every mutant is noticed by its test, and writes its row in the table of docs/testing.md
     Mutants {
         /// Only these mutants
         names: Vec<String>,
@@ -140,6 +146,7 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Test { only } => return Ok(test::run(&only)),
         Task::Loom { filters } => return Ok(test::finish(protocol::loom(&filters)?)),
+        Task::Shuttle { orders } => return Ok(test::finish(protocol::shuttle(orders)?)),
         Task::Mutants { names } => return Ok(test::finish(mutants::run(&names)?)),
         Task::Tsan => return Ok(test::finish(sanitize::run(Sanitizer::Thread)?)),
         Task::Asan => return Ok(test::finish(sanitize::run(Sanitizer::Address)?)),

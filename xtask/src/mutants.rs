@@ -1,18 +1,18 @@
 //! `cargo xtask mutants`: breaks the library in one place after another and wants a test to notice.
 //!
 //! Two kinds. A weakened ordering is one of the edges of `docs/protocol.md`, and its loom test must fail. A bug
-//! is one that a real system had, and a loom test or a conformance case must fail. One loom build has all of
-//! them; for a conformance case each is a build of its own. What survives is a missing test. A run of all of them writes the table of
-//! `docs/testing.md`: each mutant, the test that kills it, the time that takes.
+//! is one that a real system had, and a loom test or a conformance case must fail. One loom build and one of the
+//! cases have all of them. What survives is a missing test. The table of `docs/testing.md` is written here: each
+//! mutant, the test that kills it, the time that takes; a run of some replaces their rows.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::protocol::{Edge, edges, loom_command};
+use crate::protocol::{edges, loom_command};
 use crate::test::Counts;
 
 /// A bug that a real system had.
@@ -64,6 +64,31 @@ const BUGS: &[Bug] = &[
         story: "Linux until 4.13: interrupts to CPUs whose queues were not empty",
         killer: Killer::Loom("two_rings_of_a_quiet_cpu_kick_once"),
     },
+    Bug {
+        mutant: "bug_completion_overwritten",
+        story: "COCONUT-SVSM until May 2026: the count of who is still to run was stored, not adjusted, and a completion was lost",
+        killer: Killer::Loom("e13_the_source_sees_what_both_targets_wrote"),
+    },
+    Bug {
+        mutant: "bug_online_before_it_takes_calls",
+        story: "ax-ipi on RK3588: a CPU counted as online before calls reached it",
+        killer: Killer::Loom("e16_who_sees_a_cpu_online_is_not_refused"),
+    },
+    Bug {
+        mutant: "bug_predicate_asked_for_another_cpu",
+        story: "RT-Thread: the predicate was asked about the last remote CPU for the own one",
+        killer: Killer::Case("the_predicate_is_asked_once_for_each_cpu_before_anything_runs"),
+    },
+    Bug {
+        mutant: "bug_calls_queued_for_a_dead_cpu",
+        story: "Linux 3.9: a descriptor was queued for a CPU that is offline, and its caller hung",
+        killer: Killer::Loom("e1_close_returns_what_was_pushed_and_refuses_the_rest"),
+    },
+    Bug {
+        mutant: "bug_waiters_serve_nobody",
+        story: "ax-ipi on LoongArch: two CPUs that wait for each other and take no calls meanwhile",
+        killer: Killer::Loom("two_cpus_that_call_each_other_both_finish"),
+    },
 ];
 
 /// One mutant's end.
@@ -78,46 +103,55 @@ struct Killed {
 
 /// Runs every mutant, or those that are named; each must be noticed.
 pub(crate) fn run(only: &[String]) -> Result<Counts> {
+    let edges = edges()?;
+    let mut known = edges.iter().flat_map(|edge| &edge.mutants);
+    let bugs = || BUGS.iter().map(|bug| bug.mutant);
+    let stranger = only
+        .iter()
+        .find(|name| !known.any(|it| it == *name) && !bugs().any(|it| it == **name));
+    ensure!(stranger.is_none(), "no mutant is called {stranger:?}");
     let wanted = |name: &str| only.is_empty() || only.iter().any(|wanted| wanted == name);
     let mut rows = Vec::new();
-    for edge in edges()? {
-        kill_by_loom(&edge, &wanted, &mut rows)?;
+    for edge in &edges {
+        let mutants = edge.mutants.iter().map(String::as_str);
+        let mutants: Vec<_> = mutants.filter(|name| wanted(name)).collect();
+        let what = format!("E{}", edge.number);
+        let tests = || loom_command(&edge.tests);
+        kill_all(&tests, &mutants, &what, &mut rows)?;
     }
     for bug in BUGS.iter().filter(|bug| wanted(bug.mutant)) {
-        let mut command = match bug.killer {
-            Killer::Loom(test) => {
-                let mut command = loom_command(&[test.to_owned()]);
-                command.env("SMPCALL_MUTANT", bug.mutant);
-                command
-            }
-            Killer::Case(case) => conformance(bug.mutant, case),
+        let tests = || match bug.killer {
+            Killer::Loom(test) => loom_command(&[test.to_owned()]),
+            Killer::Case(case) => conformance(case),
         };
-        rows.push(kill(bug.mutant, bug.story.to_owned(), &mut command)?);
+        kill_all(&tests, &[bug.mutant], bug.story, &mut rows)?;
     }
-    if only.is_empty() {
-        write_table(&rows)?;
-    }
+    write_table(&rows, only)?;
     let mut counts = Counts::default();
     rows.iter()
         .for_each(|row| counts.add((!row.tests.is_empty()).into()));
     Ok(counts)
 }
 
-/// The mutants of one edge; its tests must pass without any.
-fn kill_by_loom(edge: &Edge, wanted: &dyn Fn(&str) -> bool, rows: &mut Vec<Killed>) -> Result<()> {
-    let mutants: Vec<&String> = edge.mutants.iter().filter(|name| wanted(name)).collect();
+/// The mutants that some tests notice; without any, the tests must pass. That first run builds, too.
+fn kill_all(
+    tests: &dyn Fn() -> Command,
+    mutants: &[&str],
+    what: &str,
+    rows: &mut Vec<Killed>,
+) -> Result<()> {
     if mutants.is_empty() {
         return Ok(());
     }
-    let sound = output(&mut loom_command(&edge.tests))?
-        .tests_failed
-        .is_empty();
+    let sound = output(&mut tests())?.tests_failed.is_empty();
     for mutant in mutants {
-        let mut command = loom_command(&edge.tests);
-        command.env("SMPCALL_MUTANT", mutant);
-        let mut row = kill(mutant, format!("E{}", edge.number), &mut command)?;
+        let mut row = kill(
+            mutant,
+            what.to_owned(),
+            tests().env("SMPCALL_MUTANT", mutant),
+        )?;
         if !sound {
-            println!("== the tests of E{} fail without a mutant", edge.number);
+            println!("== the tests of {what} fail without a mutant");
             row.tests.clear();
         }
         rows.push(row);
@@ -146,18 +180,19 @@ fn kill(mutant: &str, what: String, command: &mut Command) -> Result<Killed> {
     })
 }
 
-/// A conformance case with a bug built in.
-fn conformance(mutant: &str, case: &str) -> Command {
+/// A conformance case, in a build that has the bugs.
+fn conformance(case: &str) -> Command {
     let mut command = Command::new(crate::cargo_program());
     let root = crate::workspace_root();
     command
         .args(["test", "--package", "smpcall-hosted"])
-        .args(["--test", "conformance", "--"])
+        .args(["--test", "conformance", "--", "--exact"])
         .arg(format!("4_cpus::from_foreign::{case}"))
         .current_dir(root)
         .env("CARGO_TARGET_DIR", root.join("target/mutants"))
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("RUSTFLAGS", format!("--cfg smpcall_mutant=\"{mutant}\""));
+        .env_remove("SMPCALL_MUTANT")
+        .env("RUSTFLAGS", "--cfg smpcall_mutants");
     command
 }
 
@@ -199,30 +234,76 @@ fn failed_tests(said: &str) -> Vec<String> {
 const BEGIN: &str = "<!-- written by cargo xtask mutants -->";
 const END: &str = "<!-- end -->";
 
-/// Replaces the table of `docs/testing.md`.
-fn write_table(rows: &[Killed]) -> Result<()> {
+/// Writes the table of `docs/testing.md`: all of it, or the rows of those that were named.
+fn write_table(rows: &[Killed], only: &[String]) -> Result<()> {
     let path = crate::workspace_root().join("docs/testing.md");
     let text = fs::read_to_string(&path).context("cannot read docs/testing.md")?;
+    let (before, table, after) = parts(&text)?;
+    let mut kept: Vec<(String, String)> = Vec::new();
+    if !only.is_empty() {
+        kept.extend(table.lines().filter_map(named_row));
+    }
+    for row in rows {
+        let new = (row.mutant.clone(), row.line());
+        match kept.iter_mut().find(|(name, _)| *name == row.mutant) {
+            Some(old) => *old = new,
+            None => kept.push(new),
+        }
+    }
+    let rows: String = kept.into_iter().map(|(_, line)| line + "\n").collect();
+    let head = "| mutant | breaks | killed by | seconds |\n|---|---|---|---|";
+    fs::write(
+        &path,
+        format!("{before}{BEGIN}\n\n{head}\n{rows}\n{END}{after}"),
+    )
+    .context("cannot write docs/testing.md")
+}
+
+/// The document before the table, the table, and what follows.
+fn parts(text: &str) -> Result<(&str, &str, &str)> {
     let (before, rest) = text
         .split_once(BEGIN)
         .context("docs/testing.md has no table")?;
-    let (_, after) = rest.split_once(END).context("the table has no end")?;
-    let mut table =
-        String::from("\n| mutant | breaks | killed by | seconds |\n|---|---|---|---|\n");
-    for row in rows {
+    let (table, after) = rest.split_once(END).context("the table has no end")?;
+    Ok((before, table, after))
+}
+
+/// A row of the table, with the mutant that it is about.
+fn named_row(line: &str) -> Option<(String, String)> {
+    let (name, _) = line.strip_prefix("| `")?.split_once('`')?;
+    Some((name.to_owned(), line.to_owned()))
+}
+
+impl Killed {
+    /// Its row.
+    fn line(&self) -> String {
         let short = |test: &String| format!("`{}`", test.rsplit("::").next().unwrap_or(test));
-        let killers: Vec<String> = row.tests.iter().map(short).collect();
+        let killers: Vec<String> = self.tests.iter().map(short).collect();
         let killers = match killers.as_slice() {
-            [] => "**nothing**".to_owned(),
+            [] => NOTHING.to_owned(),
             [first] => first.clone(),
             [first, rest @ ..] => format!("{first} and {} more", rest.len()),
         };
-        let (mutant, what, seconds) = (&row.mutant, &row.what, row.seconds);
-        // A string takes everything.
-        let _ = writeln!(table, "| `{mutant}` | {what} | {killers} | {seconds:.1} |");
+        let (mutant, what, seconds) = (&self.mutant, &self.what, self.seconds);
+        format!("| `{mutant}` | {what} | {killers} | {seconds:.1} |")
     }
-    fs::write(&path, format!("{before}{BEGIN}\n{table}\n{END}{after}"))
-        .context("cannot write docs/testing.md")
+}
+
+/// What kills a mutant that survives.
+const NOTHING: &str = "**nothing**";
+
+/// The bugs, by name.
+pub(crate) fn bugs() -> impl Iterator<Item = &'static str> {
+    BUGS.iter().map(|bug| bug.mutant)
+}
+
+/// The mutants that the table of `docs/testing.md` says are killed.
+pub(crate) fn killed() -> Result<BTreeSet<String>> {
+    let path = crate::workspace_root().join("docs/testing.md");
+    let text = fs::read_to_string(&path).context("cannot read docs/testing.md")?;
+    let (_, table, _) = parts(&text)?;
+    let rows = table.lines().filter(|line| !line.contains(NOTHING));
+    Ok(rows.filter_map(named_row).map(|(name, _)| name).collect())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The table of ordering edges in `docs/protocol.md`, and the loom runs that hold it to account.
+//! The table of ordering edges in `docs/protocol.md`, the loom runs that hold it to account, and shuttle's.
 //!
 //! A row is `| E# | what | sides | test | mutant |`. The test is a loom test of the core; each
 //! mutant weakens the edge (`SMPCALL_MUTANT` chooses one in a build that has them all), and a
@@ -88,6 +88,24 @@ pub(crate) fn loom_command(filters: &[String]) -> Command {
 /// Runs the loom tests.
 pub(crate) fn loom(filters: &[String]) -> Result<Counts> {
     run_tests(&mut loom_command(filters))
+}
+
+/// Orders of each kind that the step of `cargo xtask test` draws for a model: seconds in all.
+pub(crate) const ORDERS: u64 = 2_000;
+
+/// Runs the models of whole machines under shuttle, in so many orders at random and as many by priorities.
+pub(crate) fn shuttle(orders: u64) -> Result<Counts> {
+    let mut command = Command::new(crate::cargo_program());
+    command
+        .args(["test", "--package", "smpcall", "--release", "--lib", "--"])
+        .args(["hotplug::shuttles", "--nocapture", "--test-threads", "1"])
+        .env("RUSTFLAGS", "--cfg shuttle")
+        .env("SMPCALL_SHUTTLE", orders.to_string())
+        .env(
+            "CARGO_TARGET_DIR",
+            crate::workspace_root().join("target/shuttle"),
+        );
+    run_tests(&mut command)
 }
 
 #[cfg(test)]

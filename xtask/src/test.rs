@@ -83,6 +83,7 @@ const STEPS: &[(&str, Run)] = &[
     ("examples", Run::Here(examples::run)),
     ("install-capi", Run::Here(install::check)),
     ("loom", Run::Here(|| protocol::loom(&[]))),
+    ("shuttle", Run::Here(|| protocol::shuttle(protocol::ORDERS))),
     (
         "tsan",
         Run::Here(|| sanitize::run(sanitize::Sanitizer::Thread)),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::mutants;
 use crate::protocol::{self, Edge};
 use crate::test::Counts;
 
@@ -42,7 +43,7 @@ const RULES: &[Rule] = &[
         loose_edges,
     ),
     (
-        "every mutant of docs/protocol.md is in the code and every one there in it",
+        "every mutant in the code is listed, and killed in the table of docs/testing.md",
         loose_mutants,
     ),
     (
@@ -139,10 +140,9 @@ fn loose_edges(root: &Path) -> Result<Vec<String>> {
 /// Mutants that are on one side only.
 fn loose_mutants(root: &Path) -> Result<Vec<String>> {
     let edges = protocol::edges()?;
-    let listed: BTreeSet<String> = edges
-        .into_iter()
-        .flat_map(|edge: Edge| edge.mutants)
-        .collect();
+    let of_edges = edges.into_iter().flat_map(|edge: Edge| edge.mutants);
+    let bugs = mutants::bugs().map(String::from);
+    let listed: BTreeSet<String> = of_edges.chain(bugs).collect();
     let mut coded = BTreeSet::new();
     for path in sources(&root.join("crates/smpcall/src"), &["rs"])? {
         let text = fs::read_to_string(&path)?;
@@ -165,7 +165,11 @@ fn loose_mutants(root: &Path) -> Result<Vec<String>> {
     let coded_only = coded
         .difference(&listed)
         .map(|name| format!("{name}: not in the table"));
-    Ok(listed_only.chain(coded_only).collect())
+    let killed = mutants::killed()?;
+    let unkilled = coded.difference(&killed).map(|name| {
+        format!("{name}: docs/testing.md has no test that kills it; cargo xtask mutants {name}")
+    });
+    Ok(listed_only.chain(coded_only).chain(unkilled).collect())
 }
 
 /// Places in the core that look past the platform trait.
@@ -246,8 +250,11 @@ fn cited_edges(line: &str) -> impl Iterator<Item = u32> {
     words.filter_map(|word| word.strip_prefix('E')?.parse().ok())
 }
 
-/// `e7_relaxed`: an edge's number, then words.
+/// `e7_relaxed`: an edge's number, then words; or `bug_`, then words.
 fn is_mutant(word: &str) -> bool {
+    if word.starts_with("bug_") {
+        return !word.contains(' ');
+    }
     let rest = word
         .strip_prefix('e')
         .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
@@ -329,6 +336,7 @@ mod tests {
         let line = "x; // ORDERING: Release, pairs with (E2, E12). END";
         assert_eq!(cited_edges(line).collect::<Vec<_>>(), [2, 12]);
         assert!(is_mutant("e7_ring_relaxed"));
+        assert!(is_mutant("bug_newest_first"));
         assert!(!is_mutant("e_x") && !is_mutant("early") && !is_mutant("e7 x"));
     }
 }

@@ -152,6 +152,10 @@ fn trial(lab: &Arc<Hosting>, from: From, case: Case<Hosting, WORDS, ROOM>) -> Tr
 }
 
 fn main() -> ExitCode {
+    #[cfg(smpcall_mutants)]
+    if let Ok(name) = std::env::var("SMPCALL_MUTANT") {
+        smpcall::choose_mutant(Box::leak(Box::new(&*name.leak())));
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     // Some cases panic on purpose; whatever else panics fails its trial with a message.

@@ -17,7 +17,7 @@
 
 use crate::cpu::{CpuId, CpuMask};
 use crate::queue::Context;
-use crate::sync::{AtomicU64, Ordering, UnsafeCell, loom_const_fn, ord};
+use crate::sync::{AtomicU64, Ordering, UnsafeCell, loom_const_fn, mutant, ord};
 
 /// Runs a broadcast's function on one target.
 ///
@@ -83,11 +83,13 @@ impl<const W: usize> Broadcast<W> {
     /// Target, or the source for one that it retracted: (4).
     #[inline]
     pub(crate) fn finish(&self, cpu: CpuId) {
+        let (word, bit) = (&self.pending[cpu.index() / 64], 1 << (cpu.index() % 64));
+        if mutant!("bug_completion_overwritten") {
+            let left = word.load(Ordering::Acquire) & !bit;
+            return word.store(left, Ordering::Release);
+        }
         // ORDERING: Release — publishes what the function wrote; pairs with `is_done` (E13).
-        self.pending[cpu.index() / 64].fetch_and(
-            !(1 << (cpu.index() % 64)),
-            ord!("e13_finish_relaxed", Release),
-        );
+        word.fetch_and(!bit, ord!("e13_finish_relaxed", Release));
     }
 
     /// Target: runs the function and finishes.

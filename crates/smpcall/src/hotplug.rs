@@ -303,5 +303,7 @@ impl Drop for HotplugLock<'_> {
     }
 }
 
+#[cfg(all(test, shuttle))]
+mod shuttles;
 #[cfg(all(test, loom))]
 mod tests;

@@ -102,5 +102,7 @@ pub use results::Results;
 pub use ring::PostRing;
 pub use smp::Smp;
 pub use stall::Running;
+#[cfg(smpcall_mutants)]
+pub use sync::choose_mutant;
 pub use ticket::{Ticket, TicketPool, TicketSlot};
 pub use trace::{PairCounters, PairCounts, TraceBuffer, TraceEvent, TraceKind, TraceSlot, Tracer};

@@ -12,7 +12,7 @@ use crate::guard::Pinned;
 use crate::panics::PanicSlot;
 use crate::platform::Platform;
 use crate::smp::Smp;
-use crate::sync::full_fence;
+use crate::sync::{full_fence, mutant};
 
 impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Runs `f` on every online CPU of `cpus` but this one, and waits for all. Answers who ran it.
@@ -87,11 +87,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         F: Fn(CpuId) + Sync,
     {
         let choose = || {
-            self.online
-                .load()
-                .iter()
-                .filter(|&cpu| wanted(cpu))
-                .collect()
+            let online = self.online.load();
+            let asked = |cpu| match online.first() {
+                Some(first) if mutant!("bug_predicate_asked_for_another_cpu") => first,
+                _ => cpu,
+            };
+            online.iter().filter(|&cpu| wanted(asked(cpu))).collect()
         };
         self.waited(f, choose, Local::Include)
     }

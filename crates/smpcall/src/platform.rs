@@ -6,8 +6,6 @@
 
 use core::fmt;
 use core::hint::cold_path;
-#[cfg(not(loom))]
-use core::sync::atomic::AtomicU32;
 
 use crate::cpu::CpuId;
 use crate::error::{CallError, StartError};
@@ -15,6 +13,8 @@ use crate::near::Distance;
 use crate::report::Report;
 use crate::ring::PostRing;
 use crate::stall::Running;
+#[cfg(not(loom))]
+use crate::sync::AtomicU32;
 use crate::trace::Tracer;
 
 /// A system on which calls run.

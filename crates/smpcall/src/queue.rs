@@ -158,8 +158,13 @@ impl Queue {
 
     /// Owner: (3).
     pub(crate) fn close(&self) -> Chain {
+        let closed = if mutant!("bug_calls_queued_for_a_dead_cpu") {
+            ptr::null_mut()
+        } else {
+            CLOSED
+        };
         // ORDERING: Acquire — as `take_all` (E1).
-        let head = self.head.swap(CLOSED, ord!("e1_close_relaxed", Acquire));
+        let head = self.head.swap(closed, ord!("e1_close_relaxed", Acquire));
         Chain::reversed(if head == CLOSED {
             ptr::null_mut()
         } else {

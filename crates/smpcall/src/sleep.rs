@@ -8,8 +8,6 @@
 
 use core::pin::Pin;
 use core::ptr::NonNull;
-#[cfg(not(loom))]
-use core::sync::atomic::AtomicU32;
 
 use crate::area::{Area, Lane};
 use crate::cpu::CpuId;
@@ -20,6 +18,8 @@ use crate::platform::Platform;
 use crate::queue::{Chain, Detached};
 use crate::record::Record;
 use crate::smp::Smp;
+#[cfg(not(loom))]
+use crate::sync::AtomicU32;
 
 /// How often a waiting CPU looks before it parks.
 const LOOKS_BEFORE_PARK: u32 = 2000;

@@ -16,7 +16,7 @@ use crate::hotplug::Hotplug;
 use crate::platform::{self, Platform};
 use crate::queue::{Closed, Context};
 use crate::stall::{Suspect, Watch};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, mutant};
 
 /// How many CPUs a word stands for: few under loom, which pays for each atomic in each execution.
 pub(crate) const PER_WORD: usize = if cfg!(loom) { 3 } else { 64 };
@@ -324,7 +324,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         if let Some(me) = waiter.serve {
             let area = self.own(me);
             let silent = self.platform.polls_when_busy() && area.looks_mailed();
-            if silent || area.bell.is_rung() {
+            if (silent || area.bell.is_rung()) && !mutant!("bug_waiters_serve_nobody") {
                 self.serve_while_waiting(me);
             }
         }

@@ -1,14 +1,17 @@
-//! Atomics, cells and fences: `core`'s, or loom's when a model is checked.
+//! Atomics, cells and fences: `core`'s, or loom's or shuttle's when a model is checked.
 //!
-//! This is the only file that names either, so nothing can slip past the model checker. `ord!`
-//! and `full_fence!` give an ordering its edge in `docs/protocol.md` and the name of the mutant that
-//! weakens it: `--cfg smpcall_mutant="NAME"` does, and so does `SMPCALL_MUTANT=NAME` in the
-//! environment of a loom run, where one build serves all mutants. The edge's loom test must then
-//! fail.
+//! This is the only file that names either, so nothing can slip past the model checker. `ord!` and
+//! `full_fence!` give an ordering its edge in `docs/protocol.md` and the name of the mutant that weakens it;
+//! `mutant!` names a bug that a real system had. `SMPCALL_MUTANT=NAME` in the environment of such a run chooses
+//! one, and so does [`choose_mutant`] in a build with `--cfg smpcall_mutants`, which the conformance cases call: one
+//! build each serves all mutants. A test must then fail (`cargo xtask mutants`).
 
 #[cfg(not(loom))]
 mod imp {
+    #[cfg(not(shuttle))]
     pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, fence};
+    #[cfg(shuttle)]
+    pub(crate) use shuttle::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, fence};
 
     /// `core`'s cell behind loom's closure interface.
     #[derive(Debug)]
@@ -53,25 +56,44 @@ macro_rules! loom_const_fn {
     };
 }
 
-/// Is this mutant chosen in the environment? Never, outside the loom tests.
-#[cfg(not(all(test, loom)))]
+/// Is this mutant chosen? Never, outside the builds that have them.
+#[cfg(not(any(smpcall_mutants, all(test, any(loom, shuttle)))))]
 #[inline(always)]
 pub(crate) const fn is_mutant(_name: &str) -> bool {
     false
 }
 
 /// Is this mutant chosen in the environment?
-#[cfg(all(test, loom))]
+#[cfg(all(test, any(loom, shuttle)))]
 pub(crate) fn is_mutant(name: &str) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     let chosen = CHOSEN.get_or_init(|| std::env::var("SMPCALL_MUTANT").ok());
     chosen.as_deref() == Some(name)
 }
 
-/// Is this mutant chosen, by the cfg or in the environment?
+#[cfg(smpcall_mutants)]
+static CHOSEN: AtomicPtr<&'static str> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Chooses the bug that this build has from here on: its name in the core's sources.
+#[cfg(smpcall_mutants)]
+pub fn choose_mutant(name: &'static &'static str) {
+    // ORDERING: Release — publishes the name.
+    CHOSEN.store(core::ptr::from_ref(name).cast_mut(), Ordering::Release);
+}
+
+/// Was this mutant chosen?
+#[cfg(smpcall_mutants)]
+pub(crate) fn is_mutant(name: &str) -> bool {
+    // ORDERING: Acquire — sees the name.
+    let chosen = CHOSEN.load(Ordering::Acquire);
+    // SAFETY: null or what `choose_mutant` was lent for ever.
+    unsafe { chosen.as_ref() }.is_some_and(|chosen| *chosen == name)
+}
+
+/// Is this mutant chosen?
 macro_rules! mutant {
     ($mutant:tt) => {
-        cfg!(smpcall_mutant = $mutant) || crate::sync::is_mutant($mutant)
+        crate::sync::is_mutant($mutant)
     };
 }
 

@@ -93,11 +93,12 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Cx<'_, L, W, D> {
             let csd = pin!(s.csd(Self::run_again));
             s.state.again.arm(self.smp(), csd.as_ref());
             s.post_csd(first, csd.as_ref()).or_fail("post_csd")?;
-            self.wait("the descriptor ended its chain", || s.ran() >= wanted)?;
+            // ORDERING: Relaxed — `ran` orders it, or it ends the wait.
+            let refused = || s.state.refused.load(Ordering::Relaxed);
+            let ended = || s.ran() >= wanted || refused() > 0;
+            self.wait("the descriptor ended its chain", ended)?;
+            ensure_eq!(refused(), 0, "posts of itself that were refused");
             ensure_eq!(s.ran(), wanted, "runs of a descriptor that posts itself");
-            // ORDERING: Relaxed — `ran` ordered it.
-            let refused = s.state.refused.load(Ordering::Relaxed);
-            ensure_eq!(refused, 0, "posts of itself that were refused");
             Ok(())
         })
     }

@@ -11,7 +11,7 @@ use crate::error::{HotplugError, StartError};
 use crate::platform::Platform;
 use crate::ring::PostRing;
 use crate::smp::Smp;
-use crate::sync::full_fence;
+use crate::sync::{full_fence, mutant};
 
 impl<const W: usize, const D: usize> Area<W, D> {
     /// The owner's step (4): opens everything to senders.
@@ -109,6 +109,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Step (4), on the CPU itself, interrupts off.
     pub(crate) fn open_cpu(&self, me: CpuId) {
         let area = self.own(me);
+        if mutant!("bug_online_before_it_takes_calls") {
+            self.online.insert(me);
+        }
         self.rings(me).for_each(PostRing::open_overflow);
         area.open();
         let before = area.local.in_handler();
