@@ -237,7 +237,7 @@ fn is_test_attribute(line: &str) -> bool {
 /// Whether a whole file is for tests.
 fn is_test_file(path: &Path) -> bool {
     path.components().any(|part| {
-        ["tests", "tests.rs", "testing.rs", "benches"]
+        ["tests", "tests.rs", "shuttles.rs", "testing.rs", "benches"]
             .iter()
             .any(|name| part.as_os_str() == *name)
     })
