@@ -21,6 +21,7 @@
 //! | `attach.rs`, `life.rs`, `doorbell.rs` | a thread of the program as a CPU, and its file descriptor |
 //! | `fork.rs`, `placement.rs` | telling a forked child from its parent; threads that others move |
 //! | `platform.rs`, `panics.rs` | [`Hosted`], the platform that the core runs on; panics |
+//! | `sleep.rs` | sleeping on a word, and being woken |
 //! | `stall.rs` | limits for waits, and what each CPU runs |
 //! | `collect.rs` | results of each CPU in a vector |
 //! | `trace.rs` | a trace as a file for Perfetto |
@@ -70,6 +71,7 @@ mod platform;
 mod preempt;
 mod relax;
 mod rings;
+mod sleep;
 mod stall;
 mod thread;
 mod topology;

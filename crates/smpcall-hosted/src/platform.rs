@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
-use rustix::thread::futex;
 use smpcall::{CpuId, Distance, Platform, PostRing, Report, Running, StartError, Tracer};
 
 use crate::CpuMask;
@@ -20,6 +19,7 @@ use crate::panics::{PanicReport, Payload, discard, fatal};
 use crate::placement::Placement;
 use crate::preempt::Preemption;
 use crate::rings::{self, Rings};
+use crate::sleep;
 use crate::stall::{Limits, Stalls};
 use crate::thread;
 use crate::topology::Topology;
@@ -151,10 +151,7 @@ impl Hosted {
 }
 
 /// How often a thread that blocks on one machine looks after the CPU that it is on another.
-const SERVE_EVERY: &futex::Timespec = &futex::Timespec {
-    tv_sec: 0,
-    tv_nsec: 200_000,
-};
+const SERVE_EVERY_NS: u64 = 200_000;
 // SAFETY: 1 — a thread becomes a CPU by `local::become_cpu` in its own machine's `thread` module,
 // and the state machine of the core's hotplug lets one thread at a time be online as a CPU; a
 // thread cannot change its CPU in a call. 2 — calls are taken only at poll points and by the signal's
@@ -194,14 +191,17 @@ unsafe impl Platform for Hosted {
     }
 
     fn park(&self, word: &AtomicU32, value: u32) {
-        sleep_on(word, value, None);
+        sleep::for_at_most(word, value, 0);
+    }
+
+    fn park_for(&self, word: &AtomicU32, value: u32, limit_ns: u64) {
+        sleep::for_at_most(word, value, limit_ns);
     }
 
     fn wake(&self, _cpu: CpuId, word: &AtomicU32) {
         // ORDERING: Relaxed — a statistic.
         self.wakes.fetch_add(1, Ordering::Relaxed);
-        // A wake cannot fail on a private futex of our own.
-        let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
+        sleep::wake(word);
     }
 
     fn signal_armed(&self, cpu: CpuId) {
@@ -218,24 +218,14 @@ unsafe impl Platform for Hosted {
             Some(own) => {
                 own.smp.poll();
                 own.smp.run_tasks();
-                sleep_on(word, value, Some(SERVE_EVERY));
+                sleep::for_at_most(word, value, SERVE_EVERY_NS);
             }
-            None => sleep_on(word, value, None),
+            None => sleep::for_at_most(word, value, self.stalls.limit_ns),
         }
     }
 
     fn unblock(&self, word: *const AtomicU32) {
-        // The word may be gone: only its address goes to the kernel, and a stranger that waits there
-        // by now takes a spurious wake-up.
-        // SAFETY: FUTEX_WAKE does not dereference the address.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                word.addr(),
-                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-                1,
-            );
-        }
+        sleep::wake_at(word);
     }
 
     #[inline]
@@ -341,12 +331,6 @@ unsafe impl Platform for Hosted {
     fn fatal(&self, message: fmt::Arguments<'_>) -> ! {
         fatal(message)
     }
-}
-
-/// Sleeps while the word holds the value, perhaps not as long.
-fn sleep_on(word: &AtomicU32, value: u32, limit: Option<&futex::Timespec>) {
-    // An early return (EINTR, a changed word, the limit) is allowed by the contract.
-    let _ = futex::wait(word, futex::Flags::PRIVATE, value, limit);
 }
 
 impl Hosted {

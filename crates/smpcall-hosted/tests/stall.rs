@@ -289,3 +289,51 @@ fn past_the_second_limit_the_process_ends_and_says_why() {
     );
     assert!(said.contains("which is past the limit"), "{said}");
 }
+
+/// A CPU that waits for a task sleeps meanwhile, and so does a thread that is none.
+#[test]
+fn a_cpu_that_does_not_come_to_its_tasks_is_named_and_recovery_is_announced() {
+    let reports = Reports::default();
+    let bed = reports.bed(2, LIMIT);
+    let gate = Gate::default();
+    let job = busy(&bed, 1, &gate);
+    let (from_cpu, from_thread) = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| bed.run_on_cpu(CPU1, || 2).unwrap());
+        let cpu = bed.on(0, |machine| machine.run_on_cpu(CPU1, || 1).unwrap());
+        let cause = [
+            "for CPU 1",
+            "has not come to its tasks",
+            "interrupted once more",
+        ];
+        let of_cpu = reports.wait_for(&[&["CPU 0 has waited"], &cause[..]].concat());
+        let of_thread = reports.wait_for(&[&["a foreign thread has waited"], &cause[..]].concat());
+        gate.open();
+        assert_eq!((cpu.join().unwrap(), thread.join().unwrap()), (1, 2));
+        (of_cpu, of_thread)
+    });
+    job.join().unwrap();
+    assert!(
+        from_cpu.contains("tests/stall.rs"),
+        "the caller: {from_cpu}"
+    );
+    assert!(from_thread.contains("tests/stall.rs"), "{from_thread}");
+    let recovered = reports.wait_for(&["CPU 1 answered"]);
+    assert!(!recovered.starts_with("nobody"), "{recovered}");
+}
+
+/// Tasks may take long: one that has begun is nobody's fault. One report may be on its way when it begins.
+#[test]
+fn a_task_that_takes_long_is_not_reported() {
+    let reports = Reports::default();
+    let bed = reports.bed(2, LIMIT);
+    let kept = reports.clone();
+    let slow = move || {
+        let before = kept.all().len();
+        std::thread::sleep(20 * LIMIT);
+        kept.all().len() - before
+    };
+    let from_thread = bed.run_on_cpu(CPU1, slow.clone()).unwrap();
+    let cpu = bed.on(0, move |machine| machine.run_on_cpu(CPU1, slow).unwrap());
+    let said = [from_thread, cpu.join().unwrap()];
+    assert!(said.iter().all(|&n| n <= 1), "{:#?}", reports.all());
+}

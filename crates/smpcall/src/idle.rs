@@ -15,6 +15,8 @@ use crate::bell;
 use crate::cpu::CpuId;
 use crate::platform::Platform;
 use crate::smp::Smp;
+#[cfg(not(loom))]
+use crate::sync::AtomicU32;
 use crate::sync::mutant;
 
 /// After it has served rings, a streaming CPU leaves them alone for so many turns, some 50 ns: a sender
@@ -126,12 +128,27 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Inside a called function, or with interrupts off.
     #[cfg(not(loom))]
     pub fn idle_park(&self) {
+        self.park_by(|word| self.platform().park(word, bell::PARKED));
+    }
+
+    /// As [`Self::idle_park`], no longer than so many nanoseconds where the platform can; 0: no limit.
+    #[cfg(not(loom))]
+    pub(crate) fn idle_park_for(&self, limit_ns: u64) {
+        self.park_by(|word| match limit_ns {
+            0 => self.platform().park(word, bell::PARKED),
+            _ => self.platform().park_for(word, bell::PARKED, limit_ns),
+        });
+    }
+
+    #[cfg(not(loom))]
+    #[inline]
+    fn park_by(&self, park: impl FnOnce(&AtomicU32)) {
         let Some(me) = self.idler() else {
             return;
         };
         let area = self.own(me);
         if self.falls_asleep(me, area) {
-            self.platform().park(area.bell.word(), bell::PARKED);
+            park(area.bell.word());
         }
         self.drain_with_irqs_off(me);
     }

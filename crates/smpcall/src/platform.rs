@@ -104,6 +104,14 @@ pub unsafe trait Platform: Sync + Sized + 'static {
         self.relax(u32::MAX);
     }
 
+    /// As [`park`](Self::park), for at most so many nanoseconds, so that the CPU looks how long it has waited.
+    /// The default has no limit: a stall is then reported when something else wakes the CPU.
+    #[cfg(not(loom))]
+    fn park_for(&self, word: &AtomicU32, value: u32, limit_ns: u64) {
+        let _ = limit_ns;
+        self.park(word, value);
+    }
+
     /// Wakes a CPU that [`park`](Self::park)s on `word`. As [`send_ipi`](Self::send_ipi), which
     /// is the default.
     #[cfg(not(loom))]
@@ -121,7 +129,8 @@ pub unsafe trait Platform: Sync + Sized + 'static {
         self.send_ipi(cpu);
     }
 
-    /// Blocks a thread that is no CPU while `word` holds `value`; may return early. The default relaxes.
+    /// Blocks a thread that is no CPU while `word` holds `value`; may return early, and should after
+    /// [`stall_limit_ns`](Self::stall_limit_ns), so that the wait can be reported. The default relaxes.
     #[cfg(not(loom))]
     fn block(&self, word: &AtomicU32, value: u32) {
         let _ = (word, value);

@@ -141,7 +141,7 @@ unsafe fn run_sleeping<P: Platform, F: FnOnce() -> R, R, const W: usize, const D
         .waker
         .with(|waker| unsafe { *waker });
     // SAFETY: 3 of `push_sleeping` — alive as the record is.
-    let waker = unsafe { &*waker.cast::<Waker<P, W, D>>() }.copy();
+    let waker = unsafe { &*waker.cast::<Waker<P, W, D>>() }.begin();
     // SAFETY: as above; only the address is used once the record is done.
     let done = NonNull::from(&unsafe { record.as_ref() }.done);
     // SAFETY: as this function.

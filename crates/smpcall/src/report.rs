@@ -72,6 +72,8 @@ pub enum StallCause {
     HoldsHotplug,
     /// The culprit takes part in another rendezvous, which must end first.
     HoldsRendezvous,
+    /// The culprit has not come to the task that waits for its ordinary context.
+    NoTasks,
 }
 
 impl fmt::Display for StallCause {
@@ -84,6 +86,7 @@ impl fmt::Display for StallCause {
             Self::NoRoom => "has no room for another post",
             Self::HoldsHotplug => "is coming up or going down",
             Self::HoldsRendezvous => "takes part in another rendezvous",
+            Self::NoTasks => "has not come to its tasks",
         })
     }
 }

@@ -17,9 +17,12 @@ use crate::job::Outcome;
 use crate::platform::Platform;
 use crate::queue::{Chain, Detached};
 use crate::record::Record;
+use crate::report::StallCause;
 use crate::smp::Smp;
 #[cfg(not(loom))]
-use crate::sync::AtomicU32;
+use crate::stall::{Suspect, Watch};
+#[cfg(not(loom))]
+use crate::sync::{AtomicU32, Ordering};
 
 /// How often a waiting CPU looks before it parks.
 const LOOKS_BEFORE_PARK: u32 = 2000;
@@ -30,6 +33,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     ///
     /// It runs when the CPU reaches its idle loop ([`run_tasks`](Self::run_tasks)), interrupts on.
     /// This CPU takes calls while it waits. On the calling CPU `f` runs at once.
+    ///
+    /// A CPU that does not come to its tasks is reported as other stalls are, and interrupted once more. A task
+    /// that has begun may take as long as it likes: nothing is reported then.
     ///
     /// # Errors
     /// Hands the closure back: `NoSuchCpu`, `Offline`, `InterruptsOff`, `InHandler`.
@@ -55,6 +61,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         let waker = Waker {
             smp: core::ptr::from_ref(self),
             waiter: me,
+            begun: AtomicU32::new(0),
         };
         // SAFETY: 1 — new, and waited for below; 2 — this instance's queue.
         let pushed = unsafe { record.push_sleeping::<P, R, W, D>(&area.queues.sleeping, &waker) };
@@ -64,14 +71,24 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 record.into_closure()
             }));
         }
+        let (waiter, mut watch) = (self.waiter(me), Watch::default());
+        let mut look = || {
+            if !waker.has_begun() {
+                let cause = Some(StallCause::NoTasks);
+                let suspect = Suspect::running(cpu, record.request());
+                self.check_stall(waiter, Suspect { cause, ..suspect }, &mut watch);
+            }
+        };
         match me {
-            Some(_) => self.idle_until(|| record.is_done()),
+            Some(_) => self.idle_watching(|| record.is_done(), look),
             None => {
                 while !record.is_done() {
+                    look();
                     self.platform.block(record.done_word(), 0);
                 }
             }
         }
+        self.end_watch(waiter, &watch);
         // SAFETY: 1 — done.
         Ok(self.unwrap(unsafe { record.into_outcome() }))
     }
@@ -146,6 +163,9 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Idles on this CPU until `done`; whoever makes it so nudges this CPU. Calls and tasks of this CPU
     /// run meanwhile, so two CPUs that run tasks on each other both finish.
     ///
+    /// It waits for something that only the caller knows, so there is nobody whom a stall report could
+    /// name or interrupt once more: none comes.
+    ///
     /// Task context, interrupts on; elsewhere it would never end, and it panics.
     ///
     /// # Panics
@@ -156,6 +176,12 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             self.may_wait(me).is_ok(),
             "a CPU idles in its task context, interrupts on"
         );
+        self.idle_watching(done, || ());
+    }
+
+    /// As [`Self::idle_until`]; looks how long it has waited before it sleeps, and sleeps no longer than
+    /// until a stall is due.
+    fn idle_watching(&self, done: impl Fn() -> bool, mut look: impl FnMut()) {
         self.idle_enter();
         let mut looks = 0;
         while !done() {
@@ -169,7 +195,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 looks += 1;
                 self.platform.relax(looks);
             } else {
-                self.idle_park();
+                look();
+                self.idle_park_for(self.platform.stall_limit_ns());
             }
         }
         self.idle_exit();
@@ -261,16 +288,27 @@ pub(crate) unsafe fn wait_for_dropped_task<P: Platform, const W: usize, const D:
 pub(crate) struct Waker<P: Platform, const W: usize, const D: usize> {
     smp: *const Smp<P, W, D>,
     waiter: Option<CpuId>,
+    /// Does the task run, or has it run?
+    begun: AtomicU32,
 }
 
 #[cfg(not(loom))]
 impl<P: Platform, const W: usize, const D: usize> Waker<P, W, D> {
-    /// A copy that outlives the waiter's stack.
-    pub(crate) fn copy(&self) -> Self {
+    /// The target: the task begins. Answers a copy that outlives the waiter's stack.
+    pub(crate) fn begin(&self) -> Self {
+        // ORDERING: Relaxed — a report shows a moment, it decides nothing.
+        self.begun.store(1, Ordering::Relaxed);
         Self {
             smp: self.smp,
             waiter: self.waiter,
+            begun: AtomicU32::new(1),
         }
+    }
+
+    /// The waiter: has the task begun?
+    fn has_begun(&self) -> bool {
+        // ORDERING: Relaxed — as `begin`.
+        self.begun.load(Ordering::Relaxed) != 0
     }
 
     /// Wakes the waiter, whose record's `done` word was at the address.

@@ -163,9 +163,10 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
     }
 
-    /// Looks at the clock, and reports when it is time.
+    /// Looks at the clock, and reports when it is time. Waits that sleep between their looks call it for
+    /// each, and once before.
     #[cold]
-    fn check_stall(&self, waiter: Waiter, suspect: Suspect, watch: &mut Watch) {
+    pub(crate) fn check_stall(&self, waiter: Waiter, suspect: Suspect, watch: &mut Watch) {
         let limit = self.platform.stall_limit_ns();
         if limit == 0 {
             return;
@@ -218,11 +219,18 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         (cause, name.map(|name| name()))
     }
 
-    /// Interrupts the culprit once more, or wakes it: the last time may have been lost.
+    /// Interrupts the culprit once more, or wakes it: the last time may have been lost. One whose doorbell is
+    /// rung may be busy, or asleep because who rang has not come to wake it.
     fn interrupt_again(&self, culprit: CpuId) {
-        match self.own(culprit).bell.look() {
+        let bell = &self.own(culprit).bell;
+        match bell.look() {
             #[cfg(not(loom))]
-            bell::PARKED => self.platform.wake(culprit, self.own(culprit).bell.word()),
+            bell::PARKED => self.platform.wake(culprit, bell.word()),
+            #[cfg(not(loom))]
+            bell::RUNG => {
+                self.platform.wake(culprit, bell.word());
+                self.platform.send_ipi(culprit);
+            }
             bell::ARMED => self.platform.signal_armed(culprit),
             _ => self.platform.send_ipi(culprit),
         }
