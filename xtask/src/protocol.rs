@@ -91,7 +91,7 @@ pub(crate) fn loom(filters: &[String]) -> Result<Counts> {
 }
 
 /// Orders of each kind that the step of `cargo xtask test` draws for a model: seconds in all.
-pub(crate) const ORDERS: u64 = 2_000;
+pub(crate) const ORDERS: u64 = 1_000;
 
 /// Runs the models of whole machines under shuttle, in so many orders at random and as many by priorities.
 pub(crate) fn shuttle(orders: u64) -> Result<Counts> {

@@ -21,8 +21,9 @@ use crate::report::StallCause;
 use crate::smp::Smp;
 #[cfg(not(loom))]
 use crate::stall::{Suspect, Watch};
+use crate::sync::AtomicU32;
 #[cfg(not(loom))]
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::Ordering;
 
 /// How often a waiting CPU looks before it parks.
 const LOOKS_BEFORE_PARK: u32 = 2000;

@@ -22,7 +22,9 @@ use crate::cpu::{CpuId, CpuMask};
 use crate::csd::Csd;
 use crate::error::{HotplugError, StartError};
 use crate::params::BootParams;
-use crate::platform::{Platform, Report};
+use crate::platform::Platform;
+use crate::report::Report;
+use crate::ring::PostRing;
 use crate::smp::Smp;
 use crate::sync::AtomicU32;
 use crate::ticket::TicketSlot;
@@ -45,12 +47,15 @@ struct Shuttle {
     /// The threads that are CPUs, each until it has ended.
     threads: Mutex<Vec<JoinHandle<()>>>,
     alive: [Count; CPUS],
+    rings: [[PostRing; 4]; CPUS],
 }
 
 /// A machine, and what its functions count.
 struct World {
     smp: Smp<Shuttle, 1, 2>,
     ran: Count,
+    /// The last number that ran of a source's posts.
+    last: Count,
 }
 
 // SAFETY: 1 — `start_cpu` lets one thread at a time be each CPU; 2 — calls run where the thread looks; 3 — nothing
@@ -89,6 +94,21 @@ unsafe impl Platform for Shuttle {
     fn wake(&self, _cpu: CpuId, _word: &AtomicU32) {
         drop(self.bed.lock().expect("nobody panics"));
         self.woken.notify_all();
+    }
+
+    fn post_ring(&self, cpu: CpuId, line: usize) -> Option<&PostRing> {
+        self.rings[cpu.index()].get(line)
+    }
+
+    fn can_fence_all(&self) -> bool {
+        true
+    }
+
+    // Every access is in one order here.
+    fn fence_all(&self) {}
+
+    fn polls_when_busy(&self) -> bool {
+        true
     }
 
     fn relax(&self, _spins: u32) {
@@ -167,10 +187,12 @@ impl World {
             woken: Condvar::new(),
             threads: Mutex::new(Vec::new()),
             alive: [const { Count::new(0) }; CPUS],
+            rings: [const { [const { PostRing::new() }; 4] }; CPUS],
         };
         let world = Arc::new(Self {
             smp: Smp::new(platform),
             ran: Count::new(0),
+            last: Count::new(0),
         });
         let smp = &world.smp;
         let all = CpuMask::first_n(CPUS);
@@ -212,6 +234,18 @@ impl World {
             // SAFETY: whoever runs it holds the world.
             let world = unsafe { &*core::ptr::with_exposed_provenance::<Self>(at) };
             world.ran.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A numbered one, which must come behind those before it.
+    fn see(&self, number: u32) -> impl Fn() + Copy + Send + 'static {
+        let (at, count) = (core::ptr::from_ref(self).expose_provenance(), self.count());
+        move || {
+            // SAFETY: whoever runs it holds the world.
+            let world = unsafe { &*core::ptr::with_exposed_provenance::<Self>(at) };
+            let before = world.last.swap(number, Relaxed);
+            assert!(before < number, "{number} ran behind {before}");
+            count();
         }
     }
 
@@ -268,6 +302,19 @@ fn posts_and_tickets_to_a_cpu_that_goes_and_comes_run_if_and_only_if_accepted() 
             assert_eq!(answer, Ok(7));
         }
         accepted += poster.join().expect("ends");
+        mover.join().expect("ends");
+        world.ends_with(accepted);
+    });
+}
+
+/// By a ring of two places, by the queue where it is full, and by a new lease when the CPU is back.
+#[test]
+fn posts_of_a_cpu_to_one_that_goes_and_comes_run_in_their_order_if_and_only_if_accepted() {
+    check(|| {
+        let world = World::new(&[ONE]);
+        let mover = world.beside(|world| world.cycle(ONE));
+        let posts = (1..=5).map(|n| world.smp.post(ONE, world.see(n)).is_ok());
+        let accepted = posts.map(u32::from).sum();
         mover.join().expect("ends");
         world.ends_with(accepted);
     });
