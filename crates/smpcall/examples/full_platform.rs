@@ -95,6 +95,14 @@ unsafe impl Platform for Threads {
         }
     }
 
+    // The same with an alarm, for a wait that is reported if it takes long.
+    fn park_for(&self, word: &AtomicU32, value: u32, limit_ns: u64) {
+        // ORDERING: Relaxed — as `park`.
+        if word.load(Ordering::Relaxed) == value {
+            thread::park_timeout(Duration::from_nanos(limit_ns));
+        }
+    }
+
     fn wake(&self, cpu: CpuId, _: &AtomicU32) {
         locked(&THREADS[cpu.index()])
             .as_ref()
