@@ -39,7 +39,10 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Doing<'_, '_, L, W, D> {
         };
         if let Some(guard) = guard {
             self.burn_masked();
-            self.room().check(!self.has_heard(asked), Fault::WrongCpu);
+            // A refusal is noted by the peer; only the call itself would have run here.
+            // ORDERING: Relaxed — it runs on this CPU.
+            let came = self.worker.heard.load(Ordering::Relaxed) == 2 * asked;
+            self.room().check(!came, Fault::WrongCpu);
             drop(guard);
         }
         let heard = || self.has_heard(asked);
