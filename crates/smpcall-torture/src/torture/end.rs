@@ -100,11 +100,16 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
 
     /// Waits; after a while nudges every CPU and notes a lost wake-up if that helped.
     pub(super) fn wait_or_nudge(&self, done: impl Fn() -> bool) -> bool {
-        if self.wait_until(&done) {
-            return true;
-        }
-        self.nudge_all();
-        let helped = self.wait_until(&done);
+        self.wait_until(&done) || self.nudge_until(|| self.wait_until(&done))
+    }
+
+    /// Nudges every CPU, once for each hop that an operation may take, for each may have lost its wake-up;
+    /// notes that if it helped.
+    fn nudge_until(&self, in_time: impl Fn() -> bool) -> bool {
+        let helped = (0..HOPS).any(|_| {
+            self.nudge_all();
+            in_time()
+        });
         self.room.check(!helped, Fault::LostWakeup);
         helped
     }
@@ -120,13 +125,7 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
             }
             done()
         };
-        if in_time() {
-            return true;
-        }
-        self.nudge_all();
-        let helped = in_time();
-        self.room.check(!helped, Fault::LostWakeup);
-        helped
+        in_time() || self.nudge_until(in_time)
     }
 
     /// The recovery interrupt: every CPU is rung and interrupted.
@@ -169,6 +168,9 @@ impl<L: Lab<W, D>, const W: usize, const D: usize> Runner<'_, L, W, D> {
         }
     }
 }
+
+/// As many times an operation may be handed on from CPU to CPU.
+const HOPS: u32 = 4;
 
 /// Pause instructions of a CPU that waits to be interrupted, each time before it gives the processor away.
 const LOOKS_PER_RELAX: u32 = 200;
