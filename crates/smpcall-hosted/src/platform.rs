@@ -160,6 +160,7 @@ unsafe impl Platform for Hosted {
     type Panic = Payload;
 
     const WAITERS_SERVE: bool = true;
+    const POST_RINGS: bool = true;
 
     #[inline]
     fn current_cpu(&self) -> Option<CpuId> {

@@ -57,6 +57,7 @@ unsafe impl Platform for Threads {
     type Panic = Box<dyn Any + Send>;
 
     const WAITERS_SERVE: bool = true;
+    const POST_RINGS: bool = true;
 
     fn current_cpu(&self) -> Option<CpuId> {
         CPU.get()
@@ -187,7 +188,7 @@ unsafe impl Platform for Threads {
         Some(Tracer::new(&BUFFERS, &SLOTS, &PAIRS))
     }
 
-    // Some 9 KiB for each CPU, and posts without an exchange on a queue that all CPUs share.
+    // Some 17 KiB for each CPU, and posts without an exchange on a queue that all CPUs share.
     fn post_ring(&self, cpu: CpuId, line: usize) -> Option<&PostRing> {
         RINGS.get(cpu.index())?.get(line)
     }

@@ -42,6 +42,10 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     /// How many idle spins a waiter makes before it doubts that its target polls.
     const GRACE_SPINS: u32 = 256;
 
+    /// Does [`post_ring`](Self::post_ring) answer any? Then a post is compiled for rings, and the way by the
+    /// queue is out of line.
+    const POST_RINGS: bool = false;
+
     /// Does a busy CPU take calls at its poll points alone, so that an interrupt tells it nothing that its lines do
     /// not? A waited call then spares the doorbell: [`Smp::poll`](crate::Smp::poll) and every wait look at
     /// the lines too, and the CPU is rung for only if the call is still there after the grace. The default:

@@ -14,7 +14,11 @@
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use crate::queue::Node;
+use crate::area::Area;
+use crate::cpu::CpuId;
+use crate::platform::Platform;
+use crate::post::run_and_report;
+use crate::queue::{Context, Node};
 use crate::sync::{AtomicU64, Ordering, UnsafeCell, loom_const_fn, ord};
 
 /// The captured words of a posted closure.
@@ -99,6 +103,56 @@ impl<const D: usize> Pool<D> {
         self.used
             .fetch_and(!(1 << index), ord!("e15_free_relaxed", Release));
     }
+}
+
+/// Moves a posted closure out of its node and frees the node.
+///
+/// # Safety
+/// 1. The node was taken from the queue of the context's CPU and holds an `F`, which moves out once.
+#[inline]
+unsafe fn take_out<F, const W: usize, const D: usize>(context: &Context, node: NonNull<Node>) -> F {
+    let slot = node.cast::<PoolNode>();
+    // SAFETY: 1 — the node heads a pool node.
+    let words = unsafe { &slot.as_ref().words };
+    // SAFETY: 1 — it holds an `F`.
+    let f = words.with_mut(|words| unsafe { words.cast::<F>().read() });
+    // SAFETY: 1 — the owner's area, which the pool node belongs to.
+    let area = unsafe { &*context.area.cast::<Area<W, D>>() };
+    area.pool.free(slot);
+    f
+}
+
+/// Runs a posted closure.
+///
+/// # Safety
+/// As [`crate::queue::NodeFn`].
+pub(crate) unsafe fn run_posted<P: Platform, F: FnOnce(), const W: usize, const D: usize>(
+    context: &Context,
+    node: NonNull<Node>,
+) {
+    // SAFETY: 1 — queued with this function, so it holds an `F`.
+    let f = unsafe { take_out::<F, W, D>(context, node) };
+    // SAFETY: 2 of `NodeFn`.
+    unsafe { run_and_report::<P, F>(context, node.addr().get(), f) };
+}
+
+/// Runs a posted closure that wants to know where.
+///
+/// # Safety
+/// As [`crate::queue::NodeFn`].
+pub(crate) unsafe fn run_posted_with_id<
+    P: Platform,
+    F: FnOnce(CpuId),
+    const W: usize,
+    const D: usize,
+>(
+    context: &Context,
+    node: NonNull<Node>,
+) {
+    // SAFETY: 1 — queued with this function, so it holds an `F`.
+    let f = unsafe { take_out::<F, W, D>(context, node) };
+    // SAFETY: 2 of `NodeFn`.
+    unsafe { run_and_report::<P, F>(context, node.addr().get(), || f(context.cpu)) };
 }
 
 #[cfg(all(test, loom))]

@@ -13,9 +13,9 @@ use crate::csd::Csd;
 use crate::error::{CallError, Refused};
 use crate::guard::Pinned;
 use crate::platform::Platform;
-use crate::pool::{self, PoolNode};
+use crate::pool::{self, run_posted, run_posted_with_id};
 use crate::post_ring::{Runs, run_slot, run_slot_with_id};
-use crate::queue::{Context, Node};
+use crate::queue::Context;
 use crate::record::Record;
 use crate::report::StallCause;
 use crate::smp::Smp;
@@ -227,7 +227,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     }
 
     /// Runs a posted function on this CPU; its panic is reported, as elsewhere.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn run_posted_here<Name>(&self, me: CpuId, f: impl FnOnce()) {
         if let Err(panic) = self.catch_here::<Name, ()>(me, f) {
             self.platform.report_panic(me, panic);
@@ -293,6 +293,49 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 "a posted closure holds at most three words: own a `Csd` and use `post_csd`"
             );
         }
+        if !P::POST_RINGS {
+            // SAFETY: 1 — it fits; 1 of this function.
+            return unsafe { self.enqueue_anyhow(me, cpu, area, f, runs) };
+        }
+        match self.lease_of_streaming(me, cpu, area) {
+            // SAFETY: 1 — it fits; 1 of this function.
+            Some(lease) => unsafe { self.post_to_streaming(lease, cpu, area, runs.slot, f) }
+                .map_err(|(error, f)| Refused::new(error, f)),
+            // SAFETY: as above.
+            None => unsafe { self.enqueue_out_of_line(me, cpu, area, f, runs) },
+        }
+    }
+
+    /// As [`Self::enqueue_anyhow`], out of line: what is inlined where a closure is posted stays small.
+    ///
+    /// # Safety
+    /// As [`Self::enqueue`].
+    #[inline(never)]
+    unsafe fn enqueue_out_of_line<F: Send + 'static>(
+        &self,
+        me: Option<CpuId>,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        f: F,
+        runs: Runs,
+    ) -> Result<(), Refused<F>> {
+        // SAFETY: 1 of this function.
+        unsafe { self.enqueue_anyhow(me, cpu, area, f, runs) }
+    }
+
+    /// Sends by a ring, in whatever state its target is, or by the queue.
+    ///
+    /// # Safety
+    /// As [`Self::enqueue`].
+    #[inline]
+    unsafe fn enqueue_anyhow<F: Send + 'static>(
+        &self,
+        me: Option<CpuId>,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        f: F,
+        runs: Runs,
+    ) -> Result<(), Refused<F>> {
         if area.bell.looks_closed() {
             return Err(Refused::new(self.refusal(cpu), f));
         }
@@ -326,51 +369,6 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         }
         Ok(())
     }
-}
-
-/// Moves a posted closure out of its node and frees the node.
-///
-/// # Safety
-/// 1. The node was taken from the queue of the context's CPU and holds an `F`, which moves out once.
-#[inline]
-unsafe fn take_out<F, const W: usize, const D: usize>(context: &Context, node: NonNull<Node>) -> F {
-    let slot = node.cast::<PoolNode>();
-    // SAFETY: 1 — the node heads a pool node.
-    let words = unsafe { &slot.as_ref().words };
-    // SAFETY: 1 — it holds an `F`.
-    let f = words.with_mut(|words| unsafe { words.cast::<F>().read() });
-    // SAFETY: 1 — the owner's area, which the pool node belongs to.
-    let area = unsafe { &*context.area.cast::<Area<W, D>>() };
-    area.pool.free(slot);
-    f
-}
-
-/// Runs a posted closure.
-///
-/// # Safety
-/// As [`NodeFn`].
-unsafe fn run_posted<P: Platform, F: FnOnce(), const W: usize, const D: usize>(
-    context: &Context,
-    node: NonNull<Node>,
-) {
-    // SAFETY: 1 — queued with this function, so it holds an `F`.
-    let f = unsafe { take_out::<F, W, D>(context, node) };
-    // SAFETY: 2 of `NodeFn`.
-    unsafe { run_and_report::<P, F>(context, node.addr().get(), f) };
-}
-
-/// Runs a posted closure that wants to know where.
-///
-/// # Safety
-/// As [`NodeFn`].
-unsafe fn run_posted_with_id<P: Platform, F: FnOnce(CpuId), const W: usize, const D: usize>(
-    context: &Context,
-    node: NonNull<Node>,
-) {
-    // SAFETY: 1 — queued with this function, so it holds an `F`.
-    let f = unsafe { take_out::<F, W, D>(context, node) };
-    // SAFETY: 2 of `NodeFn`.
-    unsafe { run_and_report::<P, F>(context, node.addr().get(), || f(context.cpu)) };
 }
 
 /// Runs what was posted; a panic is reported, the CPU lives on. `request` names it in reports.

@@ -72,6 +72,82 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         None
     }
 
+    /// As [`Self::lease`], if nothing stands in the way of a post that is stores alone: the target streams, room
+    /// is known, nothing is traced. Inlined wherever a closure is posted: each instruction counts.
+    #[inline(always)]
+    pub(crate) fn lease_of_streaming(
+        &self,
+        me: Option<CpuId>,
+        cpu: CpuId,
+        area: &Area<W, D>,
+    ) -> Option<Lease<'_>> {
+        let me = me?;
+        let line = me.index() % MAILBOXES;
+        let ring = self.platform.post_ring(cpu, line)?;
+        let local = &self.own(me).local;
+        if area.bell.look() != bell::STREAMING
+            || local.in_handler()
+            || local.mailing() != 0
+            || area.pool.looks_full()
+            || self.platform.tracer().is_some()
+        {
+            return None;
+        }
+        // As in `begin_mail`, the mark comes before the look (E20).
+        local.set_mailing(POSTING);
+        let outer = 0;
+        let lease = Lease { ring, local, outer };
+        (area.mail[line].is_owned_by(me.get()) && ring.has_streaming_room::<D>()).then_some(lease)
+    }
+
+    /// Posts by a ring that [`Self::lease_of_streaming`] gave.
+    ///
+    /// # Safety
+    /// 1. A `T` fits into a slot, and `run` takes a `T`.
+    #[inline(always)]
+    pub(crate) unsafe fn post_to_streaming<T>(
+        &self,
+        lease: Lease<'_>,
+        cpu: CpuId,
+        area: &Area<W, D>,
+        run: SlotFn,
+        value: T,
+    ) -> Result<(), (CallError, T)> {
+        let ring = lease.ring;
+        let slot = ring.next_slot();
+        // SAFETY: 1 — the lease is ours and marked as in use; 2 — 1 of this function.
+        unsafe { ring.publish(slot, run, value) };
+        // The compiler must not look before it has published; the processor may (E43).
+        light_fence();
+        if area.bell.look() != bell::STREAMING {
+            // SAFETY: 1 — published just now, with a `T`.
+            return unsafe { self.ring_or_take_back(ring, slot, cpu, area) };
+        }
+        ring.accept_slot();
+        Ok(())
+    }
+
+    /// Rings for a slot that was published; takes the post back if the target is offline.
+    ///
+    /// # Safety
+    /// 1. The slot is the ring's, was published with a `T` and not accepted yet.
+    #[inline(never)]
+    unsafe fn ring_or_take_back<T>(
+        &self,
+        ring: &PostRing,
+        slot: &Slot,
+        cpu: CpuId,
+        area: &Area<W, D>,
+    ) -> Result<(), (CallError, T)> {
+        if !self.ring(cpu, area) && ring.retract(slot) {
+            self.trace_refuse(cpu);
+            // SAFETY: 1 — taken back: it is still there, and ours.
+            return Err((self.refusal(cpu), unsafe { slot.read() }));
+        }
+        ring.accept_slot();
+        Ok(())
+    }
+
     /// Posts a value that `run` takes; hands it back if the ring is full or the target offline.
     ///
     /// # Safety
@@ -93,10 +169,11 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.trace_queue::<Name>(cpu, slot.request());
         // SAFETY: 1 — the lease is ours and marked as in use; 2 — 1 of this function.
         unsafe { ring.publish(slot, run, value) };
-        if !self.ring_unless_streaming(cpu, area) && ring.retract(slot) {
-            self.trace_refuse(cpu);
-            // SAFETY: 1 — taken back: it is still there, and ours.
-            return Err((self.refusal(cpu), unsafe { slot.read() }));
+        // The compiler must not look before it has published; the processor may (E43).
+        light_fence();
+        if area.bell.look() != bell::STREAMING {
+            // SAFETY: 1 — published just now, with a `T`.
+            return unsafe { self.ring_or_take_back(ring, slot, cpu, area) };
         }
         ring.accept_slot();
         Ok(())
@@ -195,7 +272,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         for ring in self.rings(context.cpu) {
             if ring.looks_filled() {
                 // SAFETY: 1 — our ring, our context.
-                let served = unsafe { ring.serve::<D>(context, run_queue) };
+                let served = unsafe { ring.serve(context, run_queue) };
                 area.local.count_ring_posts(served);
                 any = true;
             }

@@ -36,8 +36,9 @@ use crate::sync::{
     AtomicU32, AtomicU64, CacheLine, Ordering, UnsafeCell, loom_const_fn, mutant, ord,
 };
 
-/// Slots of a ring; an instance with room for fewer posts uses fewer.
-const SLOTS: usize = if cfg!(loom) { 2 } else { 32 };
+/// Slots of a ring. A target that streams fills them all: between two CPUs that are far apart a word takes so long
+/// that fewer posts on their way would be what limits a source.
+const SLOTS: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// How many slots the target looks at before it runs the first.
 const LOOK_AHEAD: u32 = 16;
@@ -133,6 +134,8 @@ struct SourceEnd {
     published: AtomicU32,
     /// There is room until this many are published; more, perhaps, once `taken` is looked at.
     limit: AtomicU32,
+    /// The same while the target streams.
+    streaming_limit: AtomicU32,
     /// [`QUEUE_FIRST`]: the posted queue may hold older calls of the source. Or 0.
     queue_first: AtomicU64,
 }
@@ -170,7 +173,8 @@ impl Default for PostRing {
     }
 }
 
-/// How many posts are on their way at most in an instance that has room for `depth`.
+/// How many posts are on their way at most in an instance that has room for `depth`, to a target that does
+/// not stream.
 const fn room(depth: usize) -> u32 {
     (if depth < SLOTS { depth } else { SLOTS }) as u32
 }
@@ -187,6 +191,7 @@ impl PostRing {
                 source: CacheLine(SourceEnd {
                     published: AtomicU32::new(0),
                     limit: AtomicU32::new(0),
+                    streaming_limit: AtomicU32::new(0),
                     queue_first: AtomicU64::new(QUEUE_FIRST),
                 }),
                 target: CacheLine(TargetEnd {
@@ -214,29 +219,48 @@ impl PostRing {
         self.source.published.load(Ordering::Relaxed)
     }
 
-    /// Source: the slot to fill next; `None` if the ring is full.
+    /// Source: the slot to fill next; `None` if as many posts are on their way as fit in an instance of this
+    /// depth.
     #[inline]
     pub(crate) fn vacant<const D: usize>(&self) -> Option<&Slot> {
         // ORDERING: Relaxed — the source's own word.
-        if self.published() == self.source.limit.load(Ordering::Relaxed) && !self.has_room::<D>() {
-            return None;
-        }
-        Some(self.slot(self.published().wrapping_add(1)))
+        let limit = self.source.limit.load(Ordering::Relaxed);
+        let known = limit.wrapping_sub(self.published()).cast_signed() > 0;
+        (known || self.look_how_far::<D>() < room(D)).then(|| self.next_slot())
     }
 
-    /// Source: looks how far the target is. What overflowed takes room as well, and its slots stay empty.
+    /// Source of a target that streams: is there a slot to fill?
+    #[inline]
+    pub(crate) fn has_streaming_room<const D: usize>(&self) -> bool {
+        // ORDERING: Relaxed — the source's own word.
+        let limit = self.source.streaming_limit.load(Ordering::Relaxed);
+        self.published() != limit || self.look_how_far::<D>() < SLOTS as u32
+    }
+
+    /// Source: the slot to fill next, if there is room.
+    #[inline]
+    pub(crate) fn next_slot(&self) -> &Slot {
+        self.slot(self.published().wrapping_add(1))
+    }
+
+    /// Source: looks how far the target is; answers how many posts are on their way. What overflowed takes
+    /// room as well, and its slots stay empty.
     #[inline(never)]
-    fn has_room<const D: usize>(&self) -> bool {
+    fn look_how_far<const D: usize>(&self) -> u32 {
         // ORDERING: Acquire — the target's reads of the slots are over (E41).
         let taken = self.taken.load(ord!("e41_room_relaxed", Acquire));
-        if self.published().wrapping_sub(taken) >= room(D) {
-            return false;
+        let on_their_way = self.published().wrapping_sub(taken);
+        if on_their_way < SLOTS as u32 {
+            let limits = [
+                (&self.source.limit, room(D)),
+                (&self.source.streaming_limit, SLOTS as u32),
+            ];
+            for (limit, room) in limits {
+                // ORDERING: Relaxed — the source's own word.
+                limit.store(taken.wrapping_add(room), Ordering::Relaxed);
+            }
         }
-        // ORDERING: Relaxed — the source's own word.
-        self.source
-            .limit
-            .store(taken.wrapping_add(room(D)), Ordering::Relaxed);
-        true
+        on_their_way
     }
 
     /// Source: fills a slot that [`Self::vacant`] gave and publishes it, (1). The source then rings,
@@ -303,6 +327,10 @@ impl PostRing {
         // No room until `taken` says so.
         // ORDERING: Relaxed — the source's own word.
         self.source.limit.store(self.published(), Ordering::Relaxed);
+        // ORDERING: Relaxed — as above.
+        self.source
+            .streaming_limit
+            .store(self.published(), Ordering::Relaxed);
         Ok(())
     }
 

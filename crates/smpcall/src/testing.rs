@@ -195,6 +195,7 @@ unsafe impl Platform for Loom {
     const WAITERS_SERVE: bool = true;
     // No grace: every turn of a wait costs executions.
     const GRACE_SPINS: u32 = 0;
+    const POST_RINGS: bool = true;
 
     fn current_cpu(&self) -> Option<CpuId> {
         ME.with(|me| me.get()).map(CpuId::new)

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{LOOK_AHEAD, PostRing, QUEUE_FIRST, Slot, room};
+use super::{LOOK_AHEAD, PostRing, QUEUE_FIRST, SLOTS, Slot};
 use crate::queue::{Chain, Context, Detached, Node};
 use crate::sync::{Ordering, mutant, ord};
 
@@ -22,7 +22,7 @@ impl PostRing {
         self.target.taken.store(taken, Ordering::Relaxed);
         // ORDERING: Relaxed — as above.
         if taken == self.target.show_at.load(Ordering::Relaxed) {
-            // ORDERING: Release — our reads of the slots are over; pairs with `has_room` (E41).
+            // ORDERING: Release — our reads of the slots are over; pairs with `look_how_far` (E41).
             self.taken.store(taken, ord!("e41_taken_relaxed", Release));
         }
     }
@@ -66,15 +66,11 @@ impl PostRing {
     /// # Safety
     /// 1. The context is the one of the CPU that the ring belongs to, which runs this.
     #[inline]
-    pub(crate) unsafe fn serve<const D: usize>(
-        &self,
-        context: &Context,
-        run_queue: impl Fn(),
-    ) -> u32 {
+    pub(crate) unsafe fn serve(&self, context: &Context, run_queue: impl Fn()) -> u32 {
         let get = |number| self.count_full(number);
         let take_overflow = || self.overflow.take_all();
         // SAFETY: 1; 2 — published, and nobody retracts from an open target (E11).
-        unsafe { self.serve_by(context, room(D), get, take_overflow, run_queue) }
+        unsafe { self.serve_by(context, SLOTS as u32, get, take_overflow, run_queue) }
     }
 
     /// Target: how many slots from that of this number on are full, looking at a few: lines that are

@@ -120,7 +120,7 @@ impl World {
 
     fn serve(&self) {
         // SAFETY: 1 — the model's one target.
-        unsafe { self.ring.serve::<1>(&self.context(), || self.run_queue()) };
+        unsafe { self.ring.serve(&self.context(), || self.run_queue()) };
     }
 
     fn claim(&self) {
