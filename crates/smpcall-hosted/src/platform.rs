@@ -162,6 +162,12 @@ unsafe impl Platform for Hosted {
     const WAITERS_SERVE: bool = true;
     const POST_RINGS: bool = true;
 
+    /// Without pre-emption.
+    #[inline]
+    fn polls_when_busy(&self) -> bool {
+        self.preemption.is_none()
+    }
+
     #[inline]
     fn current_cpu(&self) -> Option<CpuId> {
         local::current_of(self).map(CpuId::new)

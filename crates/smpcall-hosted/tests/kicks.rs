@@ -170,3 +170,31 @@ fn simultaneous_broadcasts_kick_each_busy_cpu_at_most_once() {
         assert!(rings <= cpus as u64, "{rings} for {cpus} CPUs");
     }
 }
+
+#[test]
+fn a_call_that_a_poll_point_takes_in_time_rings_nobody() {
+    let bed = Bed::new(2);
+    let stop = Arc::new(AtomicBool::new(false));
+    let started = Arc::new(Barrier::new(2));
+    let (stops, starts) = (Arc::clone(&stop), Arc::clone(&started));
+    let job = bed.on(1, move |machine| {
+        starts.wait();
+        while !stops.load(Ordering::Acquire) {
+            machine.poll();
+        }
+    });
+    // An idle CPU would cost nothing either.
+    started.wait();
+    let in_time = || cost(&bed, || assert_eq!(bed.call(CPU1, || 7).unwrap(), 7)) == 0;
+    let start = Instant::now();
+    let mut row = 0;
+    while row < 3 {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "each call of a minute rang for a CPU that looks all the time"
+        );
+        row = if in_time() { row + 1 } else { 0 };
+    }
+    stop.store(true, Ordering::Release);
+    job.join().unwrap();
+}
