@@ -67,7 +67,7 @@ const GRAIN: u32 = if matches!(raw::NAME.as_bytes(), b"riscv64") {
 /// A path is over when the timer has come too late so many times in a row.
 const TOO_LATE: u32 = 64;
 /// How far the timer is set at most, in instructions, and the step from one early stroke to the next.
-const FARTHEST: u32 = 8000;
+const FARTHEST: u32 = 30_000;
 const STEP: u32 = 16;
 /// Passes that find nothing new before the sweep ends, passes at most, and how many instructions
 /// further ahead the timer is set in each; the sum begins anew at a bound.
