@@ -128,6 +128,12 @@ unsafe impl Platform for Metal {
         crate::tracer::tracer()
     }
 
+    #[cfg(feature = "trace")]
+    #[inline(always)]
+    fn is_traced(&self) -> bool {
+        crate::tracer::is_given()
+    }
+
     fn report(&self, report: Report<'_>) {
         println!("smpcall: {report}");
     }

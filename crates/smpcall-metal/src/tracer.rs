@@ -19,6 +19,13 @@ pub fn set_tracer(tracer: Option<&'static Tracer<'static>>) {
     TRACER.store(tracer, Ordering::Release);
 }
 
+/// Is there one? A load and a branch: whoever goes on asks for it by [`tracer`].
+#[inline(always)]
+pub(crate) fn is_given() -> bool {
+    // ORDERING: Relaxed — nothing is read through it.
+    !TRACER.load(Ordering::Relaxed).is_null()
+}
+
 /// The one that was given last.
 #[inline(always)]
 pub(crate) fn tracer() -> Option<Tracer<'static>> {

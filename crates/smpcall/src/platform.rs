@@ -158,6 +158,13 @@ pub unsafe trait Platform: Sync + Sized + 'static {
         None
     }
 
+    /// Does [`tracer`](Self::tracer) answer one? For platforms that have a shorter way to tell: each event of a
+    /// call asks this first, and most are not traced.
+    #[inline]
+    fn is_traced(&self) -> bool {
+        self.tracer().is_some()
+    }
+
     /// Nanoseconds of a clock that never goes back, for deadlines and reports.
     fn now_ns(&self) -> u64;
 

@@ -89,7 +89,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
             || local.in_handler()
             || local.mailing() != 0
             || area.pool.looks_full()
-            || self.platform.tracer().is_some()
+            || self.platform.is_traced()
         {
             return None;
         }

@@ -270,12 +270,24 @@ pub(crate) fn run_named<P: Platform, Name, R>(
     if let Some(running) = platform.running(cpu) {
         running.set(Some(core::any::type_name::<Name>), request);
     }
-    let event = |kind| {
-        if platform.tracer().is_some() {
-            let name = Some(core::any::type_name::<Name> as NameFn);
-            trace::note(platform, Some(cpu), kind, name, request);
-        }
-    };
+    if platform.is_traced() {
+        return run_traced::<P, Name, R>(platform, cpu, request, f);
+    }
+    platform.catch(f)
+}
+
+/// The part of [`run_named`] that writes events down: all of it, so that what is not traced keeps nothing for the
+/// end of the function.
+#[cold]
+#[inline(never)]
+fn run_traced<P: Platform, Name, R>(
+    platform: &P,
+    cpu: CpuId,
+    request: usize,
+    f: impl FnOnce() -> R,
+) -> Result<R, P::Panic> {
+    let name = Some(core::any::type_name::<Name> as NameFn);
+    let event = |kind| trace::note(platform, Some(cpu), kind, name, request);
     event(TraceKind::Entry);
     let outcome = platform.catch(f);
     event(TraceKind::Exit);

@@ -15,7 +15,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// A call of an `F` is about to be published.
     #[inline(always)]
     pub(crate) fn trace_queue<F>(&self, to: CpuId, request: usize) {
-        if self.platform.tracer().is_some() {
+        if self.platform.is_traced() {
             let name = Some(core::any::type_name::<F> as NameFn);
             self.trace_here(TraceKind::Queue(to), name, request);
         }
@@ -24,7 +24,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// A call was taken back.
     #[inline(always)]
     pub(crate) fn trace_refuse(&self, to: CpuId) {
-        if self.platform.tracer().is_some() {
+        if self.platform.is_traced() {
             self.trace_here(TraceKind::Refuse(to), None, 0);
         }
     }
@@ -32,7 +32,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// A CPU is interrupted or woken.
     #[inline(always)]
     pub(crate) fn trace_send(&self, to: CpuId) {
-        if self.platform.tracer().is_some() {
+        if self.platform.is_traced() {
             self.trace_here(TraceKind::Send(to), None, 0);
         }
     }
@@ -48,7 +48,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// Several CPUs are interrupted.
     #[inline(always)]
     pub(crate) fn trace_send_mask(&self, to: &CpuMask<W>) {
-        if self.platform.tracer().is_some() {
+        if self.platform.is_traced() {
             to.iter().for_each(|cpu| self.trace_send(cpu));
         }
     }
@@ -56,7 +56,7 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
     /// A CPU looks for calls.
     #[inline(always)]
     pub(crate) fn trace_drain(&self, me: CpuId) {
-        if self.platform.tracer().is_some() {
+        if self.platform.is_traced() {
             self.count_drain(me);
         }
     }
