@@ -87,6 +87,11 @@ unsafe impl Platform for Threads {
     // A CPU that works looks by itself; one that sleeps is woken by `wake`.
     fn send_ipi(&self, _: CpuId) {}
 
+    // So a ring tells a CPU that works nothing: a caller may write its call into the line alone.
+    fn polls_when_busy(&self) -> bool {
+        true
+    }
+
     // Idle: sleep instead of looking again and again. `unpark` leaves a token, so a wake-up between the
     // look and the sleep ends the sleep at once.
     fn park(&self, word: &AtomicU32, value: u32) {
@@ -186,6 +191,11 @@ unsafe impl Platform for Threads {
 
     fn tracer(&self) -> Option<Tracer<'_>> {
         Some(Tracer::new(&BUFFERS, &SLOTS, &PAIRS))
+    }
+
+    // Asked first, with each event. Where a trace is switched on and off, this is one load.
+    fn is_traced(&self) -> bool {
+        true
     }
 
     // Some 17 KiB for each CPU, and posts without an exchange on a queue that all CPUs share.
