@@ -1,7 +1,7 @@
 //! What a guest says on its serial port, and whether that makes a passed run.
 //!
-//! The lines are those of `smpcall_torture::report`, whose file is compiled here as well: what
-//! kernel and host say is one text, and this program builds even where the core does not. A
+//! The lines are those of `smpcall_torture::report`, whose file is compiled here as well, by a link in
+//! `report`: what kernel and host say is one text, and this program builds even where the core does not. A
 //! line that begins with `{` is a record of a bench. A run has passed only if the guest closed its
 //! report with the good closing line, no case failed on the way, and its own tally agrees.
 
@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 
 use lines::Line;
 
-#[path = "../../crates/smpcall-torture/src/report.rs"]
 #[expect(
     unreachable_pub,
     reason = "the file is a public module in its own crate"

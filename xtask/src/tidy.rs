@@ -50,6 +50,10 @@ const RULES: &[Rule] = &[
         "the core names no architecture and no std",
         seams_in_the_core,
     ),
+    (
+        "what a package's code includes is in the package",
+        reaches_outside,
+    ),
 ];
 
 /// Checks all rules, printing what breaks them.
@@ -195,6 +199,40 @@ fn seams_in_the_core(root: &Path) -> Result<Vec<String>> {
     Ok(places)
 }
 
+/// Files that include another from outside their package, where nobody who downloads it has that file. A
+/// link inside the package is followed when it is packed; documentation tests stay behind.
+fn reaches_outside(root: &Path) -> Result<Vec<String>> {
+    let mut places = Vec::new();
+    let crates = fs::read_dir(root.join("crates"))?;
+    let crates = crates.collect::<Result<Vec<_>, _>>()?;
+    let packages = crates.iter().map(fs::DirEntry::path);
+    for package in packages.chain([root.join("xtask")]) {
+        for path in sources(&package, &["rs"])? {
+            let folder = path.parent().unwrap_or(&package);
+            let depth = folder.strip_prefix(&package)?.components().count();
+            let text = fs::read_to_string(&path)?;
+            let up = outside(&text, depth);
+            places.extend(up.map(|line| format!("{}: {line}", relative(root, &path))));
+        }
+    }
+    Ok(places)
+}
+
+/// The lines that include a file from more folders up than there are in the package.
+fn outside(text: &str, depth: usize) -> impl Iterator<Item = &str> {
+    let before = std::iter::once("").chain(text.lines());
+    let includes = text.lines().zip(before).filter_map(|(line, before)| {
+        let (_, file) = line
+            .split_once("#[path = \"")
+            .or_else(|| line.split_once("include_str!(\""))
+            .or_else(|| line.split_once("include_bytes!(\""))?;
+        (!before.contains("cfg(doctest)")).then_some((line.trim(), file))
+    });
+    includes
+        .filter(move |(_, file)| file.split('/').take_while(|part| *part == "..").count() > depth)
+        .map(|(line, _)| line)
+}
+
 /// Whether `name` is in the code, not as the end of a longer word.
 fn has_word(code: &str, name: &str) -> bool {
     code.match_indices(name).any(|(at, _)| {
@@ -305,7 +343,15 @@ pub(crate) fn relative(root: &Path, path: &Path) -> String {
 #[cfg(test)]
 #[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 mod tests {
-    use super::{cited_edges, has_word, is_mutant, is_test_attribute, without_tests};
+    use super::{cited_edges, has_word, is_mutant, is_test_attribute, outside, without_tests};
+
+    #[test]
+    fn what_a_package_lacks_may_not_be_included() {
+        let text = "#[path = \"../../other/src/a.rs\"]\nmod a;\n#[path = \"../b.rs\"]\nmod b;\n\
+                    #[cfg(doctest)]\n#[doc = include_str!(\"../../../README.md\")]\nmod c;\n";
+        let found: Vec<_> = outside(text, 1).collect();
+        assert_eq!(found, ["#[path = \"../../other/src/a.rs\"]"]);
+    }
 
     #[test]
     fn items_for_tests_are_left_out_wherever_they_stand() {

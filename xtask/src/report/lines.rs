@@ -1,0 +1,1 @@
+../../../crates/smpcall-torture/src/report.rs
