@@ -4,7 +4,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -119,16 +119,17 @@ fn colours() -> bool {
     io::stdout().is_terminal() && !unwanted
 }
 
+/// How many letters a line of the terminal has; `None` if standard output is no terminal, or one
+/// that does not say.
+pub(crate) fn terminal_width() -> Option<u16> {
+    Table::new().width().filter(|&letters| letters > 0)
+}
+
 /// An empty table in the program's style; the named columns are numbers.
 pub(crate) fn table(header: &[&str], numbers: &[usize]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()))
-        .set_content_arrangement(if io::stdout().is_terminal() {
-            ContentArrangement::Dynamic
-        } else {
-            ContentArrangement::Disabled
-        })
         .set_header(header.to_vec());
     if !colours() {
         table.force_no_tty();
@@ -139,6 +140,54 @@ pub(crate) fn table(header: &[&str], numbers: &[usize]) -> Table {
         }
     }
     table
+}
+
+/// Prints a table. Where the terminal is too narrow, the spare columns go, the first of them first, and
+/// a line says which are missing; a word is broken only if that is not enough.
+pub(crate) fn print(mut table: Table, spare: &[usize]) -> io::Result<()> {
+    let hidden = match terminal_width() {
+        Some(width) => fit(&mut table, spare, width),
+        None => Vec::new(),
+    };
+    line(table.to_string())?;
+    if hidden.is_empty() {
+        return Ok(());
+    }
+    let names = hidden.join(", ");
+    line(format!(
+        "A wider terminal, --csv and --json also show: {names}."
+    ))
+}
+
+/// Hides spare columns until the table fits; their headings.
+fn fit(table: &mut Table, spare: &[usize], width: u16) -> Vec<String> {
+    let mut spare = spare.iter();
+    let mut hidden = Vec::new();
+    while natural_width(table) > usize::from(width) {
+        let Some(&index) = spare.next() else {
+            break;
+        };
+        let heading = table
+            .header()
+            .and_then(|header| header.cell_iter().nth(index));
+        hidden.extend(heading.map(comfy_table::Cell::content));
+        if let Some(column) = table.column_mut(index) {
+            column.set_constraint(ColumnConstraint::Hidden);
+        }
+    }
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(width);
+    hidden
+}
+
+/// How wide a table is if no word of it is broken.
+pub(crate) fn natural_width(table: &Table) -> usize {
+    let widths = table.column_max_content_widths();
+    let columns = widths.iter().zip(table.column_iter());
+    // A blank on either side, and one between two columns.
+    let shown = columns.filter(|(_, column)| !column.is_hidden());
+    let sum: usize = shown.map(|(&width, _)| usize::from(width) + 3).sum();
+    sum.saturating_sub(1)
 }
 
 /// A progress bar on standard error; silent where that is no terminal.
@@ -168,5 +217,30 @@ mod tests {
         csv(&mut out, &rows).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, "a,b\n1,1 2\n2,\"x,\"\"y\"\"\"\nc\n\n");
+    }
+
+    #[test]
+    fn where_the_terminal_is_narrow_columns_go_in_their_order_and_no_word_is_broken() {
+        let wide = || {
+            let mut table = table(&["name", "what", "note"], &[]);
+            table.add_row(vec!["a_long_name", "one word", "another_long_word"]);
+            table
+        };
+        let whole = natural_width(&wide());
+        let lines = |table: &Table| table.lines().map(|line| line.chars().count()).max();
+        for (width, expected) in [
+            (whole, vec![]),
+            (whole - 1, vec!["note"]),
+            (20, vec!["note", "what"]),
+        ] {
+            let mut table = wide();
+            assert_eq!(
+                fit(&mut table, &[2, 1], width as u16),
+                expected,
+                "{width} letters"
+            );
+            assert!(lines(&table) <= Some(width), "{width} letters:\n{table}");
+            assert!(table.to_string().contains("a_long_name"), "{table}");
+        }
     }
 }

@@ -144,7 +144,7 @@ fn show(rack: &Rack, summary: &Summary) -> std::io::Result<()> {
             refused.to_string(),
         ]);
     }
-    output::line(table.to_string())?;
+    output::print(table, &[])?;
     let Summary {
         seed,
         seconds,

@@ -176,11 +176,11 @@ fn show(
         let fields = fields.map(|field| output::text(&pair[field]));
         table.add_row(std::iter::once(from).chain(fields));
     }
-    output::line(table.to_string())?;
+    output::print(table, &[3])?;
     let (count, cpus) = (recording.events.len(), recording.tracer.cpus());
     output::line(format!(
-        "{count} events of {cpus} CPUs. IPI: an interrupt, here a wake-up; it is avoided where the \
-         target polls or was rung before."
+        "{count} events of {cpus} CPUs. IPI: an interrupt, here a wake-up;\n\
+         it is avoided where the target polls or was rung before."
     ))?;
     let next = match perfetto {
         Some(file) => format!("Open {} in ui.perfetto.dev.", file.display()),

@@ -195,7 +195,7 @@ mod tests {
             row("call_polling", "smpcall", "far", 0.3),
         ];
         let picture = draw(&rows);
-        legible(&picture, "four rows");
+        legible(&picture, "bench of four rows");
         let svg = picture.svg();
         assert!(svg.contains("1.20 x") && svg.contains("40.00 x") && svg.contains("0.30 x"));
         assert!(svg.contains("one_line 60.0 ns"), "the limit's own figure");
@@ -204,6 +204,35 @@ mod tests {
             1 + 3,
             "the page and three bars"
         );
+    }
+
+    #[test]
+    fn a_whole_run_with_all_who_can_be_compared_can_be_read() {
+        let names = [
+            "call_polling_cold",
+            "on_each_cpu_cond",
+            "kick_all_cpus_sync",
+            "post",
+        ];
+        let who = [
+            "smpcall",
+            "seed_algorithm",
+            "crossbeam-channel",
+            "sigprocmask",
+            "std mpsc",
+        ];
+        let mut rows = Vec::new();
+        for placement in ["near", "far", "smt"] {
+            for (index, (name, peer)) in names
+                .iter()
+                .flat_map(|name| who.map(|peer| (name, peer)))
+                .enumerate()
+            {
+                let ratio = 0.4 * 1.5f64.powi(index as i32);
+                rows.push(row(name, peer, placement, ratio));
+            }
+        }
+        legible(&draw(&rows), "bench of sixty rows");
     }
 
     #[test]
@@ -227,12 +256,12 @@ mod tests {
     fn scales_of_any_length_can_be_read() {
         for most in [0.2, 1.0, 2.5, 9.0, 11.0, 99.0, 101.0, 4000.0] {
             let rows = [row("call_polling_cold", "crossbeam-channel", "smt", most)];
-            legible(&draw(&rows), &format!("one bar of {most}"));
+            legible(&draw(&rows), &format!("bench of {most}"));
         }
     }
 
     #[test]
     fn a_bench_without_rows_is_an_empty_page() {
-        legible(&draw(&[]), "no rows");
+        legible(&draw(&[]), "bench without rows");
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn make(stage: &mut Stage<'_>) {
 
 fn without_itself(stage: &mut Stage<'_>) {
     let others = stage.others();
-    let whom = "a mask without itself";
+    let whom = "a mask of others";
     let (seed, wait, post) = ("smp_call_function_many", "call_many", "post_many");
     waited(stage, seed, wait, whom, others, |machine, f| {
         text(machine.call_many(&others, f))

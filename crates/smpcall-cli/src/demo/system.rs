@@ -105,7 +105,7 @@ fn leave_and_return(stage: &mut Stage<'_>) {
         name: "call",
         ..plan(
             "smp_call_function_single",
-            "offline: refused, as -ENXIO",
+            "offline: refused (-ENXIO)",
             CpuMask::EMPTY,
             &format!("CPU {there} is offline"),
         )

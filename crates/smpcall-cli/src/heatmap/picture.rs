@@ -1,9 +1,9 @@
 //! The heat map as a picture: a cell per pair of CPUs, and the scale below.
 //!
-//! The scale is logarithmic from the nearest pair to the farthest, or to half as much again: chance is
-//! not shown as near and far. Cells are as large as the number of
-//! CPUs allows; they carry their figure while it fits, and every so many CPUs are numbered.
+//! Cells are as large as the number of CPUs allows; they carry their figure while it fits, and every so
+//! many CPUs are numbered.
 
+use super::scale::Scale;
 use crate::latency::Pair;
 use crate::output::human_ns;
 use crate::svg::{Anchor, Area, MARGIN, Paint, Picture, TEXT, TOP, text_width};
@@ -16,8 +16,6 @@ const LARGEST: f64 = 96.0;
 pub(crate) const MOST_CPUS: usize = 512;
 /// Up to so many a cell tells its figures at the mouse.
 const CPUS_WITH_HINTS: usize = 128;
-/// The right end of the scale as a multiple of the left one, at least.
-const NARROWEST: f64 = 1.5;
 /// The scale: its width and its height.
 const SCALE: (f64, f64) = (260.0, 12.0);
 
@@ -48,18 +46,12 @@ struct Grid {
     cell: f64,
     left: f64,
     top: f64,
-    nearest: f64,
-    farthest: f64,
+    scale: Scale,
 }
 
 impl Grid {
     fn of(pairs: &[Pair]) -> Self {
         let count = pairs.len().isqrt();
-        let remote = || pairs.iter().filter(|pair| pair.from != pair.to);
-        let medians = || remote().map(|pair| pair.median_ns.max(0.1));
-        let nearest = medians().fold(f64::INFINITY, f64::min);
-        // One CPU alone has no pair, and no scale.
-        let farthest = medians().fold(0.0, |most, ns| ns.max(NARROWEST * nearest).max(most));
         let label = pairs
             .last()
             .map_or(0.0, |pair| text_width(&pair.from.to_string()));
@@ -70,8 +62,7 @@ impl Grid {
                 .floor(),
             left: MARGIN + 2.0 * TEXT + label,
             top: TOP + 3.0 * TEXT,
-            nearest,
-            farthest,
+            scale: Scale::of(pairs),
         }
     }
 
@@ -81,35 +72,6 @@ impl Grid {
 
     fn middle_of(&self, index: usize) -> f64 {
         (index as f64 + 0.5) * self.cell
-    }
-
-    /// From 0, the nearest pair, to 1, the farthest.
-    fn place(&self, ns: f64) -> f64 {
-        let span = (self.farthest / self.nearest).ln();
-        if span > 0.0 {
-            (ns.max(0.1) / self.nearest).ln() / span
-        } else {
-            0.0
-        }
-    }
-
-    /// The unit of the cells' figures, in nanoseconds; its name; the letters of the longest figure.
-    fn unit(&self) -> (f64, &'static str, usize) {
-        let (scale, name) = match self.farthest {
-            ..1e4 => (1.0, "ns"),
-            ..1e7 => (1e3, "us"),
-            _ => (1e6, "ms"),
-        };
-        let longest = format!("{:.0}", self.farthest / scale).len();
-        (scale, name, longest + if scale > 1.0 { 2 } else { 0 })
-    }
-
-    /// A figure in that unit.
-    fn figure(&self, ns: f64) -> String {
-        match self.unit() {
-            (1.0, _, _) => format!("{ns:.0}"),
-            (scale, _, _) => format!("{:.1}", ns / scale),
-        }
     }
 
     fn axes(&self, picture: &mut Picture, pairs: &[Pair]) {
@@ -141,7 +103,7 @@ impl Grid {
         let paint = if own {
             Paint::Grid
         } else {
-            Paint::heat(self.place(pair.median_ns))
+            Paint::heat(self.scale.place(pair.median_ns))
         };
         let gap = if self.cell > 12.0 { 1.0 } else { 0.0 };
         let area = Area {
@@ -162,14 +124,14 @@ impl Grid {
             self.top + self.middle_of(row) + 0.35 * TEXT,
         );
         if self.has_figures() {
-            let figure = self.figure(pair.median_ns);
+            let figure = self.scale.figure(pair.median_ns);
             picture.text(place, Anchor::Middle, paint.on(), &figure);
         }
     }
 
     /// Do the cells have room for their figures?
     fn has_figures(&self) -> bool {
-        let (_, _, letters) = self.unit();
+        let (_, _, letters) = self.scale.unit();
         (letters as f64 + 1.0) * text_width("0") < self.cell
     }
 
@@ -196,18 +158,18 @@ impl Grid {
             picture.rect(area, Paint::heat(step as f64 / (STEPS - 1) as f64), "");
         }
         let below = top + height + 1.4 * TEXT;
-        let middle = (self.nearest * self.farthest).sqrt();
         let figures = [
-            (0.0, Anchor::Start, self.nearest),
-            (0.5, Anchor::Middle, middle),
-            (1.0, Anchor::End, self.farthest),
+            (0.0, Anchor::Start),
+            (0.5, Anchor::Middle),
+            (1.0, Anchor::End),
         ];
-        for (part, anchor, ns) in &figures {
+        for (part, anchor) in figures {
             let x = MARGIN + part * width;
             picture.line((x, top), (x, top + height + 4.0), Paint::Ink, 1.0);
-            picture.text((x, below), *anchor, Paint::Ink, &human_ns(*ns));
+            let figure = human_ns(self.scale.bound(part));
+            picture.text((x, below), anchor, Paint::Ink, &figure);
         }
-        let (_, unit, _) = self.unit();
+        let (_, unit, _) = self.scale.unit();
         let figures = if self.has_figures() {
             format!("; figures in {unit}")
         } else {
@@ -226,7 +188,7 @@ fn step(wanted: f64) -> usize {
 
 #[cfg(test)]
 #[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::svg::tests::legible;
     use smpcall_hosted::CpuId;
@@ -249,7 +211,7 @@ mod tests {
     #[test]
     fn the_heat_map_is_legible_at_any_number_of_cpus() {
         for count in [1, 2, 3, 8, 16, 64, 150] {
-            legible(&draw(&pairs(count)), &format!("{count} CPUs"));
+            legible(&draw(&pairs(count)), &format!("heat map of {count} CPUs"));
         }
     }
 
@@ -267,7 +229,10 @@ mod tests {
         pairs.iter_mut().for_each(|pair| pair.median_ns = 401.0);
         pairs[1].median_ns = 411.0;
         let grid = Grid::of(&pairs);
-        assert!(grid.place(411.0) < 0.1, "two per cent more are no distance");
+        assert!(
+            grid.scale.place(411.0) < 0.1,
+            "two per cent more are no distance"
+        );
     }
 
     #[test]

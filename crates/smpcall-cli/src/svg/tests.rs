@@ -1,15 +1,29 @@
 //! A picture is judged by what is really drawn: its text is set in the font, and measured.
+//!
+//! `SMPCALL_PICTURES=FOLDER cargo test -p smpcall-cli` keeps each picture that a test draws as two images,
+//! `NAME-light.png` and `NAME-dark.png`, to be looked at.
 #![expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 
 use resvg::usvg::{Group, Node, Rect, Tree};
 
 use super::*;
 
-/// Fails if two texts overlap, or one leaves the page, or one has letters that the font lacks.
+/// Fails if two texts overlap, or one leaves the page, crosses the edge of a shape or an upright
+/// or level line, or has letters that the font lacks.
 pub(crate) fn legible(picture: &Picture, what: &str) {
     let tree = parsed(&picture.svg()).expect("the picture is an SVG document");
     let mut texts = Vec::new();
     collect(tree.root(), &mut texts);
+    let mut shapes = Vec::new();
+    outlines(tree.root(), &mut shapes);
+    for (text, letters) in &texts {
+        // What a text lies on hides what was drawn before.
+        let ground = shapes.iter().rposition(|shape| holds(shape, text));
+        let above = &shapes[ground.map_or(0, |index| index + 1)..];
+        let crossed = above.iter().find(|shape| overlap(text, shape));
+        assert_eq!(crossed, None, "{what}: `{letters}` {text:?} is crossed");
+    }
+    keep(picture, what);
     assert!(!texts.is_empty(), "{what}: no text at all");
     let page = tree.size().to_rect(0.0, 0.0).expect("a page");
     for (index, (area, text)) in texts.iter().enumerate() {
@@ -26,6 +40,48 @@ pub(crate) fn legible(picture: &Picture, what: &str) {
                 !overlap(area, other),
                 "{what}: `{text}` {area:?} overlaps `{other_text}` {other:?}"
             );
+        }
+    }
+}
+
+/// Writes the picture as images, if somebody wants to see it.
+fn keep(picture: &Picture, what: &str) {
+    let Some(folder) = std::env::var_os("SMPCALL_PICTURES") else {
+        return;
+    };
+    let name = what.replace(' ', "-");
+    let grounds = [
+        ("light", style(|(_, light, _)| light)),
+        ("dark", style(|(_, _, dark)| dark)),
+    ];
+    for (ground, style) in grounds {
+        let image = picture.raster(&style).expect("an image");
+        let file = Path::new(&folder).join(format!("{name}-{ground}.png"));
+        fs::write(&file, image).expect("the folder is there");
+    }
+}
+
+/// Does a text lie wholly on a shape?
+fn holds(shape: &Rect, text: &Rect) -> bool {
+    shape.left() <= text.left()
+        && shape.right() >= text.right()
+        && shape.top() <= text.top()
+        && shape.bottom() >= text.bottom()
+}
+
+/// Where the shapes are, in the order in which they are drawn; slanting lines are left out, for their area is not what they cover.
+fn outlines(group: &Group, shapes: &mut Vec<Rect>) {
+    for node in group.children() {
+        match node {
+            Node::Group(group) => outlines(group, shapes),
+            Node::Path(path) => {
+                let area = path.abs_bounding_box();
+                let slants = path.fill().is_none() && area.width() > 0.0 && area.height() > 0.0;
+                if !slants {
+                    shapes.push(path.abs_stroke_bounding_box());
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -94,6 +150,41 @@ fn texts_that_overlap_are_noticed() {
     let mut picture = page("one");
     picture.text((MARGIN + 8.0, 92.0), Anchor::Start, Paint::Ink, "two");
     legible(&picture, "two in one place");
+}
+
+#[test]
+#[should_panic(expected = "is crossed")]
+fn a_line_through_a_text_is_noticed() {
+    let mut picture = page("one");
+    picture.line((MARGIN, 86.0), (MARGIN + 60.0, 86.0), Paint::Ink, 1.0);
+    legible(&picture, "a struck text");
+}
+
+#[test]
+#[should_panic(expected = "is crossed")]
+fn a_text_that_sticks_out_of_its_shape_is_noticed() {
+    let mut picture = page("longer than it");
+    let area = Area {
+        x: MARGIN - 2.0,
+        y: 76.0,
+        width: 30.0,
+        height: 20.0,
+    };
+    picture.rect(area, Paint::Grid, "");
+    legible(&picture, "a text too long");
+}
+
+#[test]
+fn the_dark_image_is_light_on_dark() {
+    let png = page("x")
+        .raster(&style(|(_, _, dark)| dark))
+        .expect("an image");
+    let image = tiny_skia::Pixmap::decode_png(&png).expect("a PNG");
+    assert!(image.pixel(0, 0).expect("a corner").red() < 40);
+    assert!(
+        image.pixels().iter().any(|pixel| pixel.red() > 200),
+        "the text is light"
+    );
 }
 
 #[test]

@@ -132,16 +132,25 @@ impl<'a> Scene<'a> {
         }
         let length_ns = (self.end_ns - self.start_ns) as f64;
         let tick = tick(length_ns);
+        let (unit, unit_name) = match tick {
+            ..1e6 => (1e3, "us"),
+            _ => (1e6, "ms"),
+        };
         for step in 0..=(length_ns / tick) as u64 {
             let ns = step as f64 * tick;
             let x = self.x(self.start_ns + ns as u64);
             picture.line((x, self.top), (x, bottom + 4.0), Paint::Grid, 0.6);
-            let (text, anchor) = match step {
-                0 => ("0".to_owned(), Anchor::Middle),
-                _ => (format!("{} us", ns / 1e3), Anchor::Middle),
+            let text = match step {
+                0 => "0".to_owned(),
+                _ => format!("{} {unit_name}", ns / unit),
             };
             if x + text_width(&text) / 2.0 < self.left + LENGTH + MARGIN {
-                picture.text((x, bottom + 1.5 * TEXT), anchor, Paint::Faint, &text);
+                picture.text(
+                    (x, bottom + 1.5 * TEXT),
+                    Anchor::Middle,
+                    Paint::Faint,
+                    &text,
+                );
             }
         }
     }
@@ -285,4 +294,82 @@ fn tick(length_ns: f64) -> f64 {
     let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * ten);
     let next = steps.into_iter().find(|step| *step >= rough);
     next.unwrap_or(10.0 * ten)
+}
+
+#[cfg(test)]
+mod tests {
+    use smpcall::{PairCounters, TraceBuffer, Tracer};
+
+    use super::*;
+    use crate::svg::tests::legible;
+    use crate::trace::workload::Span;
+
+    const NAMES: [&str; 5] = [
+        "a::look_up",
+        "a::note",
+        "a::reload",
+        "a::drain_cache",
+        "a::kick",
+    ];
+
+    /// Rounds of calls by CPU 0 to each other CPU, with what the target and the caller do meanwhile.
+    fn drawn(cpus: usize, rounds: u64, round_ns: u64) -> Picture {
+        let buffers: Vec<_> = (0..=cpus).map(|_| TraceBuffer::new()).collect();
+        let pairs: Vec<_> = (0..(cpus + 1) * (cpus + 1))
+            .map(|_| PairCounters::new())
+            .collect();
+        let (mut events, mut spans) = (Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let start_ns = 1_000_000 + round * round_ns;
+            for cpu in 1..cpus as u32 {
+                let at = start_ns + round_ns / 2 * u64::from(cpu) / cpus as u64;
+                let (from, to) = (Some(CpuId::new(0)), CpuId::new(cpu));
+                let function = Some(NAMES[(round as usize + cpu as usize) % NAMES.len()]);
+                let mut add = |time_ns, cpu, kind| {
+                    events.push(TraceEvent {
+                        time_ns,
+                        cpu,
+                        kind,
+                        function,
+                        request: 8 * to.index(),
+                    });
+                };
+                add(at, from, TraceKind::Queue(to));
+                add(at + 100, from, TraceKind::Send(to));
+                add(at + round_ns / 4, Some(to), TraceKind::Entry);
+                add(at + round_ns / 3, Some(to), TraceKind::Exit);
+            }
+            let name = if round % 2 == 0 {
+                "on_each_cpu_cond"
+            } else {
+                "post, post"
+            };
+            let end_ns = start_ns + round_ns - round_ns / 50;
+            spans.push(Span {
+                cpu: Some(CpuId::new(0)),
+                name,
+                start_ns,
+                end_ns,
+            });
+        }
+        events.sort_by_key(|event| event.time_ns);
+        draw(&Recording {
+            tracer: Tracer::new(&buffers, &[], &pairs),
+            events,
+            spans,
+        })
+    }
+
+    #[test]
+    fn the_timeline_is_legible_at_any_number_of_cpus_and_any_length() {
+        for cpus in [1, 2, 4, 16, 64, 200] {
+            legible(&drawn(cpus, 6, 60_000), &format!("timeline of {cpus} CPUs"));
+        }
+        for round_ns in [600, 9_000, 7_000_000, 3_000_000_000] {
+            legible(
+                &drawn(2, 3, round_ns),
+                &format!("timeline of {round_ns} ns a round"),
+            );
+        }
+    }
 }
