@@ -191,11 +191,18 @@ pub(crate) fn single(arch: Arch) -> Result<Counts> {
     run(arch, [1, 2, 4].map(lane).into())
 }
 
-/// The example for beginners.
+/// The examples: a kernel for beginners, and a TLB shootdown.
 pub(crate) fn minimal(arch: Arch) -> Result<Counts> {
-    let mut lane = Lane::new(arch, 4, Suite::Conformance, "").says("smpcall: end ok");
-    lane.options.example = Some("minimal".to_owned());
-    lane.run()
+    let mut counts = Counts::default();
+    for (example, says) in [
+        ("minimal", "smpcall: end ok"),
+        ("tlb_shootdown", "100 shootdowns on CPUs 0,2: 0 times"),
+    ] {
+        let mut lane = Lane::new(arch, 4, Suite::Conformance, "").says(says);
+        lane.options.example = Some(example.to_owned());
+        counts.add(lane.run()?);
+    }
+    Ok(counts)
 }
 
 /// Waits that are reported, with a clock of a microsecond an instruction: five seconds pass at once.

@@ -65,6 +65,7 @@ impl Toolchain {
             format!("the compiler cannot build {target}; `rustup target add {target}` would do")
         })?;
         let rustc = apt::wrapper(&home, "rustc", &[], &[])?;
+        apt::wrapper(&home, "rustdoc", &[], &[])?;
         if !has_sources(&rustc)? {
             bail!("{} has no library sources beside it", rustc.display());
         }
@@ -104,6 +105,10 @@ impl Toolchain {
         }
         if let Some(rustc) = &self.rustc {
             command.env("RUSTC", rustc).env_remove("RUSTC_WRAPPER");
+            // Beside it: one of another version could not read what it made.
+            command.env("RUSTDOC", rustc.with_file_name("rustdoc"));
+            // What the compiler says of its own library is for who maintains that.
+            command.env("CARGO_FUTURE_INCOMPAT_REPORT_FREQUENCY", "never");
         }
         if let Some(linker) = &self.linker {
             command.env(format!("CARGO_TARGET_{variable}_LINKER"), linker);

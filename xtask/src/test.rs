@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
 use crate::image::{self, Image};
+use crate::sysroot::Toolchain;
 use crate::{
     api, cc, examples, icount, install, lanes, links, protocol, qemu, sanitize, sweep, tidy, trace,
 };
@@ -229,10 +230,18 @@ fn perform(step: Run) -> Result<Counts> {
 
 /// The documentation builds without a warning, dead links inside it among them.
 fn doc() -> Result<Counts> {
-    let status = cargo("doc --workspace --no-deps --exclude smpcall-kernel")
+    let host = cargo("doc --workspace --no-deps --exclude smpcall-kernel")
         .env("RUSTDOCFLAGS", "-D warnings")
         .status()?;
-    Ok(status.success().into())
+    // On the host the bare-metal crate is empty.
+    let mut counts = Counts::from(host.success());
+    let metal = Toolchain::find(X86_64)?
+        .cargo(X86_64, "doc")
+        .args(["--no-deps", "--package", "smpcall-metal", "--all-features"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .status()?;
+    counts.add(metal.success().into());
+    Ok(counts)
 }
 
 /// Boots a kernel and counts its cases.

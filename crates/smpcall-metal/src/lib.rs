@@ -1,7 +1,15 @@
 //! smpcall on bare metal: processors that are started here, and real inter-processor interrupts.
 //!
-//! The crate is empty on any target that has an operating system, so that workspace-wide host
-//! commands work.
+//! An image names its entry points by `kernel!`, has one `Smp<Metal, WORDS>`, and takes from `raw` what it wants
+//! of the processor. The crate is empty on any target that has an operating system, so that
+//! workspace-wide host commands work. The one feature, off by default: `trace`, for `set_tracer`.
+//!
+//! A whole kernel, which `cargo xtask qemu --arch x86_64 --smp 4 --example minimal` boots in the repository; the example
+//! `tlb_shootdown` is another:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/minimal.rs")]
+//! ```
 #![no_std]
 #![cfg(target_os = "none")]
 

@@ -18,7 +18,8 @@ impl Write for Serial {
 /// The CPU that prints, plus one; 0 is nobody.
 static PRINTER: AtomicU32 = AtomicU32::new(0);
 
-/// Prints a line; use [`println!`](crate::println). Any context; interrupts are off meanwhile.
+/// Prints a line, for [`println!`](crate::println).
+#[doc(hidden)]
 pub fn print_line(line: fmt::Arguments<'_>) {
     let were_on = arch::irq::save();
     let me = arch::percpu::current() + 1;
@@ -43,7 +44,8 @@ pub fn print_line(line: fmt::Arguments<'_>) {
     arch::irq::restore(were_on);
 }
 
-/// Prints a line to the serial port.
+/// Prints a line to the serial port, a whole one even when several CPUs print. Any context; interrupts are
+/// off meanwhile.
 #[macro_export]
 macro_rules! println {
     ($($arg:tt)*) => {

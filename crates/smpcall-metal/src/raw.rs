@@ -1,4 +1,4 @@
-//! The contract of [`crate::arch`] as public functions: for an image that wants the processor
+//! The contract of `arch` as public functions: for an image that wants the processor
 //! without the call core, and for the bring-up examples.
 //!
 //! Each is the architecture's own function under one more name, inlined away.

@@ -12,7 +12,8 @@ use smpcall::Tracer;
 static TRACER: AtomicPtr<Tracer<'static>> = AtomicPtr::new(ptr::null_mut());
 
 /// From now on the events of all CPUs go to `tracer`; with `None` they go nowhere. An event that another
-/// CPU is writing meanwhile may still go where the last one went.
+/// CPU is writing meanwhile may still go where the last one went. [`Tracer`] shows the storage: an image
+/// has it, and a tracer over it, in statics.
 pub fn set_tracer(tracer: Option<&'static Tracer<'static>>) {
     let tracer = tracer.map_or(ptr::null_mut(), |tracer| ptr::from_ref(tracer).cast_mut());
     // ORDERING: Release — publishes the tracer; pairs with the fence of `tracer`.
