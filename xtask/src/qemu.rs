@@ -306,7 +306,8 @@ fn places(options: &Options, end: &End, kernel: &Path) -> Result<Vec<String>> {
     else {
         return Ok(Vec::new());
     };
-    let file = crate::apt::tools_dir().with_file_name("qemu-registers.txt");
+    let name = format!("qemu-registers-{}.txt", options.arch.name());
+    let file = crate::apt::tools_dir().with_file_name(name);
     std::fs::write(&file, registers)?;
     eprintln!(
         "xtask: what every CPU was doing (registers: {}):",

@@ -1,13 +1,17 @@
-//! `cargo xtask test`: every check there is, in the order in which they are cheap to fail.
+//! `cargo xtask test`: every check there is, those first that are cheap to fail.
 //!
 //! A check is one line of [`STEPS`]. Each prints a heading, its own output, and its counts and
-//! time; the last line of all is `N passed, N failed`, the sum. One that cannot run has failed.
+//! time; the last line of all is `N passed, N failed`, the sum. One that cannot run, or panics, has failed.
+//! Those that use one core run two at a time: see `beside`.
+
+mod beside;
 
 use std::io::{BufRead, BufReader, Write};
+use std::panic::catch_unwind;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
@@ -16,6 +20,7 @@ use crate::sysroot::Toolchain;
 use crate::{
     api, cc, examples, icount, install, lanes, links, protocol, qemu, sanitize, sweep, tidy, trace,
 };
+use Turn::{Alone, Beside};
 
 /// How many checks passed and failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -65,111 +70,175 @@ enum Run {
     Lanes(fn(Arch) -> Result<Counts>, Arch),
 }
 
-/// All checks: add one by adding a line.
-const STEPS: &[(&str, Run)] = &[
-    ("fmt", Run::Cargo("fmt --all --check")),
-    (
+/// What else may run during a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nothing: it uses all cores, or its CPUs are threads that would wait for each other.
+    Alone,
+    /// A step of another architecture: it uses one core, and waits for no time that this could make short.
+    Beside,
+}
+
+/// A check.
+#[derive(Debug)]
+struct Step {
+    /// What `--only` calls it.
+    name: &'static str,
+    turn: Turn,
+    run: Run,
+}
+
+impl Run {
+    /// The architecture whose target folder it uses.
+    fn arch(self) -> Option<Arch> {
+        match self {
+            Run::Cargo(_) | Run::Tests(_) | Run::Here(_) => None,
+            Run::Builds(arch)
+            | Run::Boots(arch, _)
+            | Run::BootsC(arch, _)
+            | Run::Tortures(arch)
+            | Run::Lanes(_, arch) => Some(arch),
+        }
+    }
+}
+
+/// All checks, in the order in which they begin: add one by adding a line. Neighbours that are
+/// [`Turn::Beside`] run at a time: the kernels first, for the others boot them, then what lasts longest.
+const STEPS: &[Step] = &[
+    step("fmt", Alone, Run::Cargo("fmt --all --check")),
+    step(
         "clippy",
+        Alone,
         Run::Cargo("clippy --workspace --all-targets --features smpcall-cli/peers -- -D warnings"),
     ),
-    ("tidy", Run::Here(|| Ok(tidy::check()))),
-    ("links", Run::Here(links::check)),
-    ("doc", Run::Here(doc)),
-    ("api", Run::Here(|| api::run(api::Kept::Promise))),
-    (
+    step("tidy", Alone, Run::Here(|| Ok(tidy::check()))),
+    step("links", Alone, Run::Here(links::check)),
+    step("doc", Alone, Run::Here(doc)),
+    step("api", Alone, Run::Here(|| api::run(api::Kept::Promise))),
+    step(
         "package",
+        Alone,
         Run::Cargo("package --workspace --no-verify --allow-dirty --quiet"),
     ),
-    ("test", Run::Tests("test --workspace --no-fail-fast")),
-    ("examples", Run::Here(examples::run)),
-    ("install-capi", Run::Here(install::check)),
-    ("loom", Run::Here(|| protocol::loom(&[]))),
-    ("shuttle", Run::Here(|| protocol::shuttle(protocol::ORDERS))),
-    (
+    step("test", Alone, Run::Tests("test --workspace --no-fail-fast")),
+    step("examples", Alone, Run::Here(examples::run)),
+    step("install-capi", Alone, Run::Here(install::check)),
+    step("loom", Alone, Run::Here(|| protocol::loom(&[]))),
+    step(
+        "shuttle",
+        Alone,
+        Run::Here(|| protocol::shuttle(protocol::ORDERS)),
+    ),
+    step(
         "tsan",
+        Alone,
         Run::Here(|| sanitize::run(sanitize::Sanitizer::Thread)),
     ),
-    (
+    step(
         "asan",
+        Alone,
         Run::Here(|| sanitize::run(sanitize::Sanitizer::Address)),
     ),
-    ("build-x86_64", Run::Builds(X86_64)),
-    ("build-aarch64", Run::Builds(Aarch64)),
-    ("build-riscv64", Run::Builds(Riscv64)),
-    ("boot-x86_64-1", Run::Boots(X86_64, 1)),
-    ("boot-x86_64-2", Run::Boots(X86_64, 2)),
-    ("boot-x86_64-4", Run::Boots(X86_64, 4)),
-    ("boot-x86_64-8", Run::Boots(X86_64, 8)),
-    ("boot-aarch64-1", Run::Boots(Aarch64, 1)),
-    ("boot-aarch64-2", Run::Boots(Aarch64, 2)),
-    ("boot-aarch64-4", Run::Boots(Aarch64, 4)),
-    ("boot-aarch64-8", Run::Boots(Aarch64, 8)),
-    ("boot-riscv64-1", Run::Boots(Riscv64, 1)),
-    ("boot-riscv64-2", Run::Boots(Riscv64, 2)),
-    ("boot-riscv64-4", Run::Boots(Riscv64, 4)),
-    ("capi-x86_64-4", Run::BootsC(X86_64, 4)),
-    ("capi-aarch64-4", Run::BootsC(Aarch64, 4)),
-    ("capi-riscv64-4", Run::BootsC(Riscv64, 4)),
-    ("boot-riscv64-8", Run::Boots(Riscv64, 8)),
-    ("single-x86_64", Run::Lanes(lanes::single, X86_64)),
-    ("single-aarch64", Run::Lanes(lanes::single, Aarch64)),
-    ("single-riscv64", Run::Lanes(lanes::single, Riscv64)),
-    ("limits-x86_64", Run::Lanes(lanes::limits, X86_64)),
-    ("limits-aarch64", Run::Lanes(lanes::limits, Aarch64)),
-    ("limits-riscv64", Run::Lanes(lanes::limits, Riscv64)),
-    ("absent-x86_64", Run::Lanes(lanes::absent, X86_64)),
-    ("absent-aarch64", Run::Lanes(lanes::absent, Aarch64)),
-    ("absent-riscv64", Run::Lanes(lanes::absent, Riscv64)),
-    ("hotplug-x86_64", Run::Lanes(lanes::hotplug, X86_64)),
-    ("hotplug-aarch64", Run::Lanes(lanes::hotplug, Aarch64)),
-    ("hotplug-riscv64", Run::Lanes(lanes::hotplug, Riscv64)),
-    ("fault-x86_64", Run::Lanes(lanes::fault, X86_64)),
-    ("fault-aarch64", Run::Lanes(lanes::fault, Aarch64)),
-    ("fault-riscv64", Run::Lanes(lanes::fault, Riscv64)),
-    ("stall-x86_64", Run::Lanes(lanes::stall, X86_64)),
-    ("stall-aarch64", Run::Lanes(lanes::stall, Aarch64)),
-    ("stall-riscv64", Run::Lanes(lanes::stall, Riscv64)),
-    ("minimal-x86_64", Run::Lanes(lanes::minimal, X86_64)),
-    ("minimal-aarch64", Run::Lanes(lanes::minimal, Aarch64)),
-    ("minimal-riscv64", Run::Lanes(lanes::minimal, Riscv64)),
-    ("icount-x86_64", Run::Lanes(icount::check, X86_64)),
-    ("icount-aarch64", Run::Lanes(icount::check, Aarch64)),
-    ("icount-riscv64", Run::Lanes(icount::check, Riscv64)),
-    ("trace-x86_64", Run::Lanes(trace::check, X86_64)),
-    ("trace-aarch64", Run::Lanes(trace::check, Aarch64)),
-    ("trace-riscv64", Run::Lanes(trace::check, Riscv64)),
-    ("sweep-x86_64", Run::Lanes(sweep::check, X86_64)),
-    ("sweep-aarch64", Run::Lanes(sweep::check, Aarch64)),
-    ("sweep-riscv64", Run::Lanes(sweep::check, Riscv64)),
-    ("torture-x86_64-4", Run::Tortures(X86_64)),
-    ("torture-aarch64-4", Run::Tortures(Aarch64)),
-    ("torture-riscv64-4", Run::Tortures(Riscv64)),
+    step("build-x86_64", Beside, Run::Builds(X86_64)),
+    step("build-aarch64", Beside, Run::Builds(Aarch64)),
+    step("build-riscv64", Beside, Run::Builds(Riscv64)),
+    step("trace-x86_64", Beside, Run::Lanes(trace::check, X86_64)),
+    step("trace-aarch64", Beside, Run::Lanes(trace::check, Aarch64)),
+    step("trace-riscv64", Beside, Run::Lanes(trace::check, Riscv64)),
+    step("single-x86_64", Beside, Run::Lanes(lanes::single, X86_64)),
+    step("single-aarch64", Beside, Run::Lanes(lanes::single, Aarch64)),
+    step("single-riscv64", Beside, Run::Lanes(lanes::single, Riscv64)),
+    step("sweep-x86_64", Beside, Run::Lanes(sweep::check, X86_64)),
+    step("sweep-aarch64", Beside, Run::Lanes(sweep::check, Aarch64)),
+    step("sweep-riscv64", Beside, Run::Lanes(sweep::check, Riscv64)),
+    step("fault-x86_64", Beside, Run::Lanes(lanes::fault, X86_64)),
+    step("fault-aarch64", Beside, Run::Lanes(lanes::fault, Aarch64)),
+    step("fault-riscv64", Beside, Run::Lanes(lanes::fault, Riscv64)),
+    step("capi-x86_64-4", Beside, Run::BootsC(X86_64, 4)),
+    step("capi-aarch64-4", Beside, Run::BootsC(Aarch64, 4)),
+    step("capi-riscv64-4", Beside, Run::BootsC(Riscv64, 4)),
+    step("absent-x86_64", Beside, Run::Lanes(lanes::absent, X86_64)),
+    step("absent-aarch64", Beside, Run::Lanes(lanes::absent, Aarch64)),
+    step("absent-riscv64", Beside, Run::Lanes(lanes::absent, Riscv64)),
+    step("icount-x86_64", Beside, Run::Lanes(icount::check, X86_64)),
+    step("icount-aarch64", Beside, Run::Lanes(icount::check, Aarch64)),
+    step("icount-riscv64", Beside, Run::Lanes(icount::check, Riscv64)),
+    step("minimal-x86_64", Beside, Run::Lanes(lanes::minimal, X86_64)),
+    step(
+        "minimal-aarch64",
+        Beside,
+        Run::Lanes(lanes::minimal, Aarch64),
+    ),
+    step(
+        "minimal-riscv64",
+        Beside,
+        Run::Lanes(lanes::minimal, Riscv64),
+    ),
+    step("stall-x86_64", Beside, Run::Lanes(lanes::stall, X86_64)),
+    step("stall-aarch64", Beside, Run::Lanes(lanes::stall, Aarch64)),
+    step("stall-riscv64", Beside, Run::Lanes(lanes::stall, Riscv64)),
+    step("boot-x86_64-1", Alone, Run::Boots(X86_64, 1)),
+    step("boot-x86_64-2", Alone, Run::Boots(X86_64, 2)),
+    step("boot-x86_64-4", Alone, Run::Boots(X86_64, 4)),
+    step("boot-x86_64-8", Alone, Run::Boots(X86_64, 8)),
+    step("boot-aarch64-1", Alone, Run::Boots(Aarch64, 1)),
+    step("boot-aarch64-2", Alone, Run::Boots(Aarch64, 2)),
+    step("boot-aarch64-4", Alone, Run::Boots(Aarch64, 4)),
+    step("boot-aarch64-8", Alone, Run::Boots(Aarch64, 8)),
+    step("boot-riscv64-1", Alone, Run::Boots(Riscv64, 1)),
+    step("boot-riscv64-2", Alone, Run::Boots(Riscv64, 2)),
+    step("boot-riscv64-4", Alone, Run::Boots(Riscv64, 4)),
+    step("boot-riscv64-8", Alone, Run::Boots(Riscv64, 8)),
+    step("limits-x86_64", Alone, Run::Lanes(lanes::limits, X86_64)),
+    step("limits-aarch64", Alone, Run::Lanes(lanes::limits, Aarch64)),
+    step("limits-riscv64", Alone, Run::Lanes(lanes::limits, Riscv64)),
+    step("hotplug-x86_64", Alone, Run::Lanes(lanes::hotplug, X86_64)),
+    step(
+        "hotplug-aarch64",
+        Alone,
+        Run::Lanes(lanes::hotplug, Aarch64),
+    ),
+    step(
+        "hotplug-riscv64",
+        Alone,
+        Run::Lanes(lanes::hotplug, Riscv64),
+    ),
+    step("torture-x86_64-4", Alone, Run::Tortures(X86_64)),
+    step("torture-aarch64-4", Alone, Run::Tortures(Aarch64)),
+    step("torture-riscv64-4", Alone, Run::Tortures(Riscv64)),
 ];
 
-/// Runs the steps that are named, or all; the exit code is 1 if anything failed, 2 for a bad name.
+/// A line of the table.
+const fn step(name: &'static str, turn: Turn, run: Run) -> Step {
+    Step { name, turn, run }
+}
+
+/// Runs the steps that are named one after the other, or all; the exit code is 1 if anything failed,
+/// 2 for a bad name.
 pub(crate) fn run(only: &[String]) -> ExitCode {
     let unknown = only
         .iter()
-        .find(|name| STEPS.iter().all(|(step, _)| step != name));
+        .find(|name| STEPS.iter().all(|step| step.name != *name));
     if let Some(name) = unknown {
-        let names: Vec<_> = STEPS.iter().map(|(step, _)| *step).collect();
+        let names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
         eprintln!(
             "xtask: no step is called {name}; there are {}",
             names.join(" ")
         );
         return ExitCode::from(2);
     }
+    let ended = if only.is_empty() {
+        all(STEPS)
+    } else {
+        let named = STEPS
+            .iter()
+            .filter(|step| only.iter().any(|name| name == step.name));
+        named.map(timed).collect()
+    };
     let mut sum = Counts::default();
-    let mut failed = Vec::new();
-    for (name, step) in STEPS {
-        if only.is_empty() || only.iter().any(|wanted| wanted == name) {
-            let counts = timed(name, *step);
-            sum.add(counts);
-            if counts.failed > 0 {
-                failed.push(*name);
-            }
-        }
-    }
+    ended.iter().for_each(|(_, counts)| sum.add(*counts));
+    let failed = ended.iter().filter(|(_, counts)| counts.failed > 0);
+    let failed: Vec<_> = failed.map(|(name, _)| *name).collect();
     if !failed.is_empty() {
         println!(
             "\nfailed: {}; one alone: cargo xtask test --only STEP",
@@ -177,6 +246,18 @@ pub(crate) fn run(only: &[String]) -> ExitCode {
         );
     }
     finish(sum)
+}
+
+/// Runs steps in their order, neighbours that may at a time; each with its counts.
+fn all(steps: &[Step]) -> Vec<(&'static str, Counts)> {
+    let mut ended = Vec::new();
+    for group in steps.chunk_by(|a, b| a.turn == b.turn) {
+        match group[0].turn {
+            Alone => ended.extend(group.iter().map(timed)),
+            Beside => ended.extend(beside::run(group)),
+        }
+    }
+    ended
 }
 
 /// Prints the closing line of any counted task.
@@ -190,10 +271,14 @@ pub(crate) fn finish(sum: Counts) -> ExitCode {
 }
 
 /// Runs one step under its heading.
-fn timed(name: &str, step: Run) -> Counts {
+fn timed(step: &Step) -> (&'static str, Counts) {
+    let name = step.name;
     println!("\n== {name}");
     let started = Instant::now();
-    let counts = perform(step).unwrap_or_else(|error| {
+    // A panic has said where and why.
+    let outcome =
+        catch_unwind(|| perform(step.run)).unwrap_or_else(|_| Err(anyhow!("it panicked")));
+    let counts = outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
         false.into()
     });
@@ -202,7 +287,7 @@ fn timed(name: &str, step: Run) -> Counts {
         "== {name}: {} passed and {} failed in {seconds:.1} s",
         counts.passed, counts.failed
     );
-    counts
+    (name, counts)
 }
 
 /// Runs one step.
@@ -316,7 +401,8 @@ fn count(line: &str) -> Counts {
 #[cfg(test)]
 #[expect(clippy::missing_panics_doc, reason = "a test panics to fail")]
 mod tests {
-    use super::{Counts, STEPS, count};
+    use super::Turn::{Alone, Beside};
+    use super::{Counts, Run, STEPS, all, count, step};
 
     #[test]
     fn result_lines_are_counted_and_others_are_not() {
@@ -333,10 +419,27 @@ mod tests {
     }
 
     #[test]
-    fn steps_have_different_names() {
-        let mut names: Vec<_> = STEPS.iter().map(|(name, _)| name).collect();
-        names.sort();
+    fn steps_have_different_names_and_those_beside_others_an_architecture() {
+        let mut names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+        names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), STEPS.len());
+        let mut beside = STEPS.iter().filter(|step| step.turn == Beside);
+        assert!(beside.all(|step| step.run.arch().is_some()));
+    }
+
+    #[test]
+    fn a_step_that_panics_is_counted_as_failed_and_the_others_still_run() {
+        let fine = Run::Here(|| Ok(true.into()));
+        let ended = all(&[
+            step("before", Alone, fine),
+            step("broken", Alone, Run::Here(|| panic!("as a step may"))),
+            step("after", Alone, fine),
+        ]);
+        let (passed, failed) = (true.into(), false.into());
+        assert_eq!(
+            ended,
+            [("before", passed), ("broken", failed), ("after", passed)]
+        );
     }
 }

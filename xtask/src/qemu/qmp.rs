@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-/// How long QEMU may take to connect or to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long QEMU may take to connect or to answer, on a computer that has more to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A socket that QEMU will connect to.
 #[derive(Debug)]
