@@ -25,8 +25,9 @@ mod tidy;
 mod trace;
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use arch::Arch;
@@ -223,4 +224,12 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))
         .find(|file| file.is_file())
+}
+
+/// A command whose process the kernel kills when the thread that starts it ends, in whatever way.
+pub(crate) fn killed_with_us(command: &mut Command) -> &mut Command {
+    let kill = Some(rustix::process::Signal::KILL);
+    // SAFETY: `pre_exec` wants a function that is async-signal-safe; this one is one system
+    // call, without allocation and without a lock.
+    unsafe { command.pre_exec(move || Ok(rustix::process::set_parent_process_death_signal(kill)?)) }
 }

@@ -5,7 +5,6 @@
 //! outlive this process: it is killed on drop, and by the kernel if we die first.
 
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -73,20 +72,14 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Starts a program that the kernel kills if we die first, in whatever way.
+    /// Starts a program that the kernel kills if we die first.
     fn spawn(program: &Path, arguments: &[String]) -> Result<Process> {
         let mut command = Command::new(program);
         command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let kill = Some(rustix::process::Signal::KILL);
-        // SAFETY: `pre_exec` wants a function that is async-signal-safe; this one is one system
-        // call, without allocation and without a lock.
-        unsafe {
-            command.pre_exec(move || Ok(rustix::process::set_parent_process_death_signal(kill)?));
-        }
-        let child = command.spawn();
+        let child = crate::killed_with_us(&mut command).spawn();
         Ok(Process(child.with_context(|| {
             format!("cannot run {}", program.display())
         })?))

@@ -7,9 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -125,31 +123,23 @@ fn process(step: &Step) -> Counts {
     counts
 }
 
-/// Runs a command to its end; what it said on both outputs is also kept below `target/steps`.
+/// Runs a command to its end; what it said on both outputs is also kept, as `target/steps/NAME.txt`.
 fn watch(command: &mut Command, name: &str) -> Result<(String, ExitStatus)> {
-    let path = file(name)?;
+    let folder = crate::workspace_root().join("target/steps");
+    fs::create_dir_all(&folder)?;
+    // Under a name of its own until it ends: two runs may be at the same step.
+    let path = folder.join(format!(".{name}.{}", std::process::id()));
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    let kill = Some(rustix::process::Signal::KILL);
     command
         .current_dir(crate::workspace_root())
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file);
-    // SAFETY: `pre_exec` wants a function that is async-signal-safe; this one is one system
-    // call, without allocation and without a lock.
-    unsafe {
-        command.pre_exec(move || Ok(rustix::process::set_parent_process_death_signal(kill)?));
-    }
-    let status = command.status().context("cannot run a step")?;
+    let status = crate::killed_with_us(command).status();
+    let status = status.context("cannot run a step")?;
     let said = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    fs::rename(&path, folder.join(format!("{name}.txt")))?;
     Ok((String::from_utf8_lossy(&said).into_owned(), status))
-}
-
-/// Where the output of a step is kept.
-fn file(name: &str) -> Result<PathBuf> {
-    let folder = crate::workspace_root().join("target/steps");
-    fs::create_dir_all(&folder)?;
-    Ok(folder.join(format!("{name}.txt")))
 }
 
 /// What a step said without the closing lines of its process, which are for one that runs alone, and its
