@@ -265,8 +265,10 @@ impl Pair<'_> {
     }
 
     fn unmask(&mut self, cpu: u32) {
-        self.naive.unmask(cpu);
         self.puppets.tell(cpu, &"unmask", puppet::Strings::unmask);
+        let flushed = self.puppets.machine.flush(CpuId::new(cpu));
+        flushed.expect("the CPU is online and this thread may wait");
+        self.naive.unmask(cpu, &self.puppets.log());
     }
 
     fn online_of(&self, bits: u8) -> BTreeSet<u32> {

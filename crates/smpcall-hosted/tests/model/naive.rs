@@ -3,10 +3,11 @@
 //! One operation happens at a time. A function runs at once on a CPU that takes calls, and waits
 //! in its queue on one that holds its interrupts off.
 //!
-//! One thing it leaves to the machine: which of two lanes of a target a CPU's closure takes, so that there is
-//! room for more than [`ROOM`] closures of several sources ([`Unsure`]).
+//! Two things it leaves to the machine: which of two lanes of a target a CPU's closure takes, so that there is
+//! room for more than [`ROOM`] closures of several sources ([`Unsure`]); and in which order what waited from
+//! different sources runs, which shows in what those functions post onward.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Posted closures that fit per target, at least.
 pub(crate) const ROOM: usize = smpcall_hosted::ROOM;
@@ -86,7 +87,7 @@ pub(crate) struct Naive {
     pub(crate) online: BTreeSet<u32>,
     /// Those that hold their interrupts off.
     pub(crate) masked: BTreeSet<u32>,
-    queues: BTreeMap<u32, VecDeque<Item>>,
+    queues: BTreeMap<u32, Vec<Item>>,
     /// Descriptors that are queued.
     busy: BTreeSet<usize>,
     /// What has run since the last look.
@@ -199,7 +200,7 @@ impl Naive {
             (_, Some(true), _) | (_, None, Unsure::Room) => {}
         }
         let queue = self.queues.entry(run.cpu).or_default();
-        queue.push_back(Item { run, kind });
+        queue.push(Item { run, kind });
         Ok(())
     }
 
@@ -267,11 +268,27 @@ impl Naive {
         self.masked.insert(cpu);
     }
 
-    /// The CPU takes calls again, those that waited first.
-    pub(crate) fn unmask(&mut self, cpu: u32) {
+    /// The CPU takes calls again, those that waited first: of each source in its order, and of several
+    /// in the order in which they are in `ran`.
+    pub(crate) fn unmask(&mut self, cpu: u32, ran: &[Run]) {
         self.masked.remove(&cpu);
-        while let Some(item) = self.queues.get_mut(&cpu).and_then(VecDeque::pop_front) {
+        let mut waiting = self.queues.remove(&cpu).unwrap_or_default();
+        while let Some(next) = first_to_run(&waiting, ran) {
+            let item = waiting.remove(next);
             self.run(item.run, item.kind);
         }
     }
+}
+
+/// Of the first item of each source, the one that ran first; one that did not run comes last.
+fn first_to_run(waiting: &[Item], ran: &[Run]) -> Option<usize> {
+    let mut sources = BTreeSet::new();
+    let firsts = waiting
+        .iter()
+        .enumerate()
+        .filter(|(_, item)| sources.insert(item.run.source));
+    let when = |item: &Item| ran.iter().position(|run| *run == item.run);
+    firsts
+        .min_by_key(|(_, item)| when(item).unwrap_or(usize::MAX))
+        .map(|(at, _)| at)
 }

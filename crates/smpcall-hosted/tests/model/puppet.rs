@@ -121,6 +121,12 @@ impl Puppets {
         })
     }
 
+    /// What has run since it was last taken.
+    pub(crate) fn log(&self) -> Vec<Run> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.clone()
+    }
+
     /// Takes what has run since the last look.
     pub(crate) fn take_log(&self) -> Vec<Run> {
         std::mem::take(&mut self.log.lock().unwrap_or_else(PoisonError::into_inner))
