@@ -17,9 +17,16 @@ use crate::test::Counts;
 const CPUS: u32 = 2;
 /// Looks for a tracer in a broadcast to one target: before the queue and send events, in the drain, and before each run, there and here.
 const LOOKS: u64 = 5;
+
 /// The instructions of a look that finds none: the word, the branch, and registers that are kept over
-/// the call behind the branch.
-const LOOK: u64 = 5;
+/// the call behind the branch. On aarch64 a path has more of those that it would not keep otherwise:
+/// an `on_each_cpu` was 53 above the plain one, 29 on x86_64.
+fn look(arch: Arch) -> u64 {
+    match arch {
+        Arch::X86_64 | Arch::Riscv64 => 5,
+        Arch::Aarch64 => 10,
+    }
+}
 
 /// Both halves, on one architecture.
 pub(crate) fn check(arch: Arch) -> Result<Counts> {
@@ -48,7 +55,7 @@ pub(crate) fn check(arch: Arch) -> Result<Counts> {
         let off = *off
             .get(key)
             .with_context(|| format!("{} was not counted with the tracer", key.1))?;
-        let most = plain + LOOKS * LOOK + icount::tolerance(plain);
+        let most = plain + LOOKS * look(arch) + icount::tolerance(plain);
         let fits = off <= most;
         let verdict = if fits { "" } else { "too many" };
         println!("{:8} {:21} {plain:6} {off:13} {verdict}", key.0, key.1);
