@@ -216,7 +216,7 @@ fn missing_documents(root: &Path, text: &str) -> Vec<String> {
 }
 
 /// All files of the workspace with one of the endings, without what is built or hidden.
-fn files(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

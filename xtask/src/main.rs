@@ -5,6 +5,9 @@ mod apt;
 mod arch;
 mod benchmarks;
 mod cc;
+mod doc;
+#[cfg(test)]
+mod documented;
 mod examples;
 mod fuzz;
 mod icount;

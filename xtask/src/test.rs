@@ -16,9 +16,9 @@ use anyhow::{Context, Result, anyhow};
 use crate::arch::Arch;
 use crate::arch::Arch::{Aarch64, Riscv64, X86_64};
 use crate::image::{self, Image};
-use crate::sysroot::Toolchain;
 use crate::{
-    api, cc, examples, icount, install, lanes, links, protocol, qemu, sanitize, sweep, tidy, trace,
+    api, cc, doc, examples, icount, install, lanes, links, protocol, qemu, sanitize, sweep, tidy,
+    trace,
 };
 use Turn::{Alone, Beside};
 
@@ -113,7 +113,7 @@ const STEPS: &[Step] = &[
     ),
     step("tidy", Alone, Run::Here(|| Ok(tidy::check()))),
     step("links", Alone, Run::Here(links::check)),
-    step("doc", Alone, Run::Here(doc)),
+    step("doc", Alone, Run::Here(doc::check)),
     step("api", Alone, Run::Here(|| api::run(api::Kept::Promise))),
     step(
         "package",
@@ -211,6 +211,12 @@ const STEPS: &[Step] = &[
 /// A line of the table.
 const fn step(name: &'static str, turn: Turn, run: Run) -> Step {
     Step { name, turn, run }
+}
+
+/// Is there a step of this name?
+#[cfg(test)]
+pub(crate) fn is_step(name: &str) -> bool {
+    STEPS.iter().any(|step| step.name == name)
 }
 
 /// Runs the steps that are named one after the other, or all; the exit code is 1 if anything failed,
@@ -313,22 +319,6 @@ fn perform(step: Run) -> Result<Counts> {
     }
 }
 
-/// The documentation builds without a warning, dead links inside it among them.
-fn doc() -> Result<Counts> {
-    let host = cargo("doc --workspace --no-deps --exclude smpcall-kernel")
-        .env("RUSTDOCFLAGS", "-D warnings")
-        .status()?;
-    // On the host the bare-metal crate is empty.
-    let mut counts = Counts::from(host.success());
-    let metal = Toolchain::find(X86_64)?
-        .cargo(X86_64, "doc")
-        .args(["--no-deps", "--package", "smpcall-metal", "--all-features"])
-        .env("RUSTDOCFLAGS", "-D warnings")
-        .status()?;
-    counts.add(metal.success().into());
-    Ok(counts)
-}
-
 /// Boots a kernel and counts its cases.
 fn boot(options: &qemu::Options) -> Result<Counts> {
     let outcome = qemu::boot(options)?;
@@ -345,7 +335,7 @@ fn boot(options: &qemu::Options) -> Result<Counts> {
 }
 
 /// A cargo command, from its words.
-fn cargo(words: &str) -> Command {
+pub(crate) fn cargo(words: &str) -> Command {
     let mut command = Command::new(crate::cargo_program());
     command
         .args(words.split_whitespace())

@@ -323,6 +323,83 @@ mod tests {
         Args::command().debug_assert();
     }
 
+    /// What is wrong with a command as a reader would type it.
+    fn fault(command: &str) -> Option<String> {
+        let words = command.split('|').next()?.split('>').next()?;
+        let words = words.replace("COMMAND", "latency").replace("SHELL", "bash");
+        match Args::try_parse_from(words.split_whitespace()) {
+            Ok(_) => None,
+            // Help and version end the program as well, but well.
+            Err(error) if error.exit_code() == 0 => None,
+            Err(error) => Some(format!("`{command}`: {error}")),
+        }
+    }
+
+    #[test]
+    fn every_example_of_the_help_can_be_typed() {
+        let help = [
+            EXAMPLES,
+            DEMO_EXAMPLES,
+            CPUS_EXAMPLES,
+            LATENCY_EXAMPLES,
+            BENCH_EXAMPLES,
+            TORTURE_EXAMPLES,
+            TRACE_EXAMPLES,
+            COMPLETIONS_EXAMPLES,
+            MAN_EXAMPLES,
+        ];
+        let lines = help.iter().flat_map(|examples| examples.lines());
+        // Two blanks set off what it does; one does behind a long command.
+        let commands = lines.filter_map(|line| {
+            let command = line.strip_prefix("  ")?;
+            let command = command.split("  ").next()?;
+            command.starts_with("smpcall").then_some(command)
+        });
+        let commands: Vec<_> = commands
+            .map(|command| {
+                command
+                    .split(" everything at once")
+                    .next()
+                    .unwrap_or(command)
+            })
+            .collect();
+        assert!(commands.len() > 20, "{commands:?}");
+        let faults: Vec<_> = commands.into_iter().filter_map(fault).collect();
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
+    #[test]
+    fn every_command_of_the_documents_can_be_typed() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let documents = [
+            "README.md",
+            "docs/benchmarks.md",
+            "docs/testing.md",
+            "docs/tour.md",
+            "docs/comparison.md",
+            "docs/guide-thread-per-core.md",
+            "crates/smpcall-cli/README.md",
+        ];
+        let mut faults = Vec::new();
+        let mut seen = 0;
+        for document in documents {
+            let text = std::fs::read_to_string(root.join(document)).expect(document);
+            for code in text.split('`') {
+                let code = code.replace('\n', " ");
+                let run = code
+                    .strip_prefix("cargo run --release -- ")
+                    .map(|rest| format!("smpcall {rest}"));
+                let command = run.unwrap_or(code);
+                if command.starts_with("smpcall ") && !command.contains("error: ") {
+                    seen += 1;
+                    faults.extend(fault(&command).map(|fault| format!("{document}: {fault}")));
+                }
+            }
+        }
+        assert!(seen > 10, "only {seen} commands");
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
     #[test]
     fn a_bare_number_is_a_count_and_a_list_has_a_dash_or_a_comma() {
         assert_eq!("16".parse(), Ok(CpuChoice::Count(16)));
