@@ -131,10 +131,13 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
         self.park_by(|word| self.platform().park(word, bell::PARKED));
     }
 
-    /// As [`Self::idle_park`], no longer than so many nanoseconds where the platform can; 0: no limit.
+    /// As [`Self::idle_park`], no longer than so many nanoseconds where the platform can; 0: no limit. Does not
+    /// sleep if it shall stay `awake`: since the caller looked, whoever made it so may have rung, and an interrupt
+    /// that was late may have answered the ring. Who makes it so from here on finds the CPU parked.
     #[cfg(not(loom))]
-    pub(crate) fn idle_park_for(&self, limit_ns: u64) {
+    pub(crate) fn idle_park_for(&self, limit_ns: u64, awake: impl Fn() -> bool) {
         self.park_by(|word| match limit_ns {
+            _ if awake() => {}
             0 => self.platform().park(word, bell::PARKED),
             _ => self.platform().park_for(word, bell::PARKED, limit_ns),
         });

@@ -197,7 +197,8 @@ impl<P: Platform, const W: usize, const D: usize> Smp<P, W, D> {
                 self.platform.relax(looks);
             } else {
                 look();
-                self.idle_park_for(self.platform.stall_limit_ns());
+                let awake = || done() || self.has_tasks();
+                self.idle_park_for(self.platform.stall_limit_ns(), awake);
             }
         }
         self.idle_exit();
